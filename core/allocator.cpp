@@ -1,0 +1,93 @@
+#include "core/allocator.h"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "core/error.h"
+
+namespace mgic {
+namespace {
+
+constexpr std::align_val_t alignment{64};
+
+// Eight classes a power of two: at most 1/8 of a block is wasted, and few sizes miss the cache.
+int64_t size_class(int64_t bytes) {
+  if (bytes <= 512) return 512;
+  int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes - 1))) / 8;
+  step = std::max<int64_t>(step, 64);
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+struct Allocator::State {
+  std::mutex mutex;
+  std::map<int64_t, std::vector<std::byte*>> free;
+  AllocatorStats stats;
+
+  ~State() { release(); }
+
+  void release() {
+    for (auto& [bytes, blocks] : free)
+      for (std::byte* block : blocks) ::operator delete(block, alignment);
+    free.clear();
+    stats.cached_bytes = 0;
+  }
+};
+
+Allocator::Allocator() : state_(std::make_shared<State>()) {}
+
+Allocator& Allocator::host() {
+  static Allocator allocator;
+  return allocator;
+}
+
+std::shared_ptr<std::byte> Allocator::allocate(int64_t bytes) {
+  const int64_t size = size_class(bytes);
+  std::byte* block = nullptr;
+  {
+    std::lock_guard lock(state_->mutex);
+    auto& stats = state_->stats;
+    auto it = state_->free.find(size);
+    if (it != state_->free.end() && !it->second.empty()) {
+      block = it->second.back();
+      it->second.pop_back();
+      stats.cached_bytes -= size;
+    } else {
+      ++stats.system_allocations;
+    }
+    stats.live_bytes += size;
+    stats.peak_live_bytes = std::max(stats.peak_live_bytes, stats.live_bytes);
+  }
+  if (block == nullptr) {
+    try {
+      block = static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment));
+    } catch (const std::bad_alloc&) {
+      std::lock_guard lock(state_->mutex);
+      state_->stats.live_bytes -= size;
+      fail("out of memory: {} bytes were asked for; use a smaller batch or a smaller network", bytes);
+    }
+  }
+  return std::shared_ptr<std::byte>(block, [state = state_, size](std::byte* p) {
+    std::lock_guard lock(state->mutex);
+    state->free[size].push_back(p);
+    state->stats.live_bytes -= size;
+    state->stats.cached_bytes += size;
+  });
+}
+
+AllocatorStats Allocator::stats() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->stats;
+}
+
+void Allocator::release_cache() {
+  std::lock_guard lock(state_->mutex);
+  state_->release();
+}
+
+}  // namespace mgic

@@ -1,0 +1,130 @@
+#include "core/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "core/fields.h"
+#include "core/file.h"
+
+namespace mgic {
+namespace {
+
+struct Type {
+  const char* name;
+  DType dtype;
+};
+constexpr Type types[] = {
+    {"F32", DType::f32}, {"F64", DType::f64}, {"BF16", DType::bf16}, {"I64", DType::i64}, {"U8", DType::u8}};
+
+std::optional<DType> dtype_named(const std::string& name) {
+  for (const Type& t : types)
+    if (name == t.name) return t.dtype;
+  return {};
+}
+
+// out[n, b, a] = in[n, a, b], element by element of `size` bytes.
+void transpose_inner(const std::byte* in, std::byte* out, int64_t n, int64_t a, int64_t b, int64_t size) {
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < a; ++j)
+      for (int64_t k = 0; k < b; ++k)
+        std::memcpy(out + ((i * b + k) * a + j) * size, in + ((i * a + j) * b + k) * size, static_cast<size_t>(size));
+}
+
+}  // namespace
+
+Tensor to_channels_last(const Tensor& t) {
+  const Shape& s = t.shape();
+  Tensor out = Tensor::empty({s[0], s[2], s[3], s[1]}, t.dtype(), t.device());
+  transpose_inner(static_cast<const std::byte*>(t.raw()), static_cast<std::byte*>(out.raw()), s[0], s[1], s[2] * s[3],
+                  size_of(t.dtype()));
+  return out;
+}
+
+Tensor to_channels_first(const Tensor& t) {
+  const Shape& s = t.shape();
+  Tensor out = Tensor::empty({s[0], s[3], s[1], s[2]}, t.dtype(), t.device());
+  transpose_inner(static_cast<const std::byte*>(t.raw()), static_cast<std::byte*>(out.raw()), s[0], s[1] * s[2], s[3],
+                  size_of(t.dtype()));
+  return out;
+}
+
+TensorFile read_safetensors(const std::filesystem::path& path) {
+  const std::string bytes = read_file(path);
+  const std::string file = path.string();
+  if (bytes.size() < 8) fail_user("{}: {} bytes are too few for a safetensors file", file, bytes.size());
+  uint64_t header_size = 0;
+  std::memcpy(&header_size, bytes.data(), 8);
+  if (header_size > bytes.size() - 8)
+    fail_user("{}: is no safetensors file or is truncated: its header needs {} bytes, {} are there", file, header_size,
+              bytes.size() - 8);
+  const std::string_view data = std::string_view(bytes).substr(8 + header_size);
+
+  TensorFile result;
+  int64_t covered = 0;
+  try {
+    const Json header = Json::parse(std::string_view(bytes).substr(8, header_size));
+    if (!header.is_object()) fail_user("{}: the safetensors header is not an object", file);
+    for (const auto& [name, entry] : header.items()) {
+      if (name == "__metadata__") {
+        for (const auto& [key, value] : entry.items()) result.metadata[key] = value.get<std::string>();
+        continue;
+      }
+      const auto dtype = dtype_named(entry.at("dtype").get<std::string>());
+      if (!dtype)
+        fail_user("{}: tensor \"{}\" has element type {}; F32, F64, BF16, I64 and U8 can be read", file, name,
+                  entry.at("dtype").get<std::string>());
+      const auto sizes = entry.at("shape").get<std::vector<int64_t>>();
+      const auto offsets = entry.at("data_offsets").get<std::vector<int64_t>>();
+      if (sizes.size() > Shape::max_rank || std::ranges::any_of(sizes, [](int64_t s) { return s < 0; }))
+        fail_user("{}: tensor \"{}\" has an impossible shape", file, name);
+      const Shape shape{std::span<const int64_t>(sizes)};
+      if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0] ||
+          offsets[1] > static_cast<int64_t>(data.size()))
+        fail_user("{}: truncated: tensor \"{}\" ends after the file's last byte", file, name);
+      if (offsets[1] - offsets[0] != shape.count() * size_of(*dtype))
+        fail_user("{}: tensor \"{}\" of shape {} does not fill its {} bytes", file, name, shape.str(),
+                  offsets[1] - offsets[0]);
+      Tensor t = Tensor::empty(shape, *dtype, Device::cpu);
+      std::memcpy(t.raw(), data.data() + offsets[0], static_cast<size_t>(t.bytes()));
+      covered += t.bytes();
+      result.tensors[name] = shape.rank() == 4 ? to_channels_last(t) : t;
+    }
+  } catch (const Json::exception& e) {
+    fail_user("{}: the safetensors header is damaged: {}", file, e.what());
+  } catch (const UserError&) {
+    throw;
+  } catch (const Error& e) {
+    fail_user("{}: {}", file, e.what());
+  }
+  if (covered != static_cast<int64_t>(data.size()))
+    fail_user("{}: damaged: {} bytes of data, but the tensors fill {}", file, data.size(), covered);
+  return result;
+}
+
+void write_safetensors(const std::filesystem::path& path, const TensorFile& file) {
+  Json header = Json::object();
+  if (!file.metadata.empty()) header["__metadata__"] = file.metadata;
+  std::string data;
+  for (const auto& [name, tensor] : file.tensors) {
+    const Tensor t = tensor.shape().rank() == 4 ? to_channels_first(tensor) : tensor;
+    const auto type = std::ranges::find(types, t.dtype(), &Type::dtype);
+    const auto begin = static_cast<int64_t>(data.size());
+    data.append(static_cast<const char*>(t.raw()), static_cast<size_t>(t.bytes()));
+    const auto sizes = t.shape().sizes();
+    header[name] = {{"dtype", type->name},
+                    {"shape", std::vector<int64_t>(sizes.begin(), sizes.end())},
+                    {"data_offsets", {begin, static_cast<int64_t>(data.size())}}};
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // tensors begin at a multiple of 8
+  const uint64_t size = text.size();
+  std::string bytes(reinterpret_cast<const char*>(&size), 8);
+  bytes += text;
+  bytes += data;
+  write_file(path, bytes);
+}
+
+}  // namespace mgic
