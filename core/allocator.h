@@ -10,8 +10,8 @@
 namespace mgic {
 
 struct AllocatorStats {
-  int64_t live_bytes = 0;          // handed out now
-  int64_t cached_bytes = 0;        // kept for reuse
+  int64_t live_bytes = 0;    // handed out now
+  int64_t cached_bytes = 0;  // kept for reuse
   int64_t peak_live_bytes = 0;
   int64_t system_allocations = 0;  // requests that reached the system, since the start
 };

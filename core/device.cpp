@@ -6,10 +6,14 @@ namespace mgic {
 
 std::string_view name_of(Device device) {
   switch (device) {
-    case Device::cpu: return "cpu";
-    case Device::reference: return "reference";
-    case Device::cuda: return "cuda";
-    case Device::meta: return "meta";
+    case Device::cpu:
+      return "cpu";
+    case Device::reference:
+      return "reference";
+    case Device::cuda:
+      return "cuda";
+    case Device::meta:
+      return "meta";
   }
   return "?";
 }

@@ -28,8 +28,8 @@ struct bf16 {
 };
 
 std::string_view name_of(DType dtype);
-int64_t size_of(DType dtype);                                  // bytes an element
-DType parse_dtype(std::string_view name);                      // throws UserError listing the names
+int64_t size_of(DType dtype);              // bytes an element
+DType parse_dtype(std::string_view name);  // throws UserError listing the names
 inline bool is_float(DType d) { return d == DType::f32 || d == DType::f64 || d == DType::bf16; }
 
 template <class T>
@@ -67,11 +67,16 @@ decltype(auto) visit_f32_f64(DType dtype, std::string_view what, F&& f) {
 template <class F>
 decltype(auto) visit_any(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::f32: return f(float{});
-    case DType::f64: return f(double{});
-    case DType::bf16: return f(bf16{});
-    case DType::i64: return f(int64_t{});
-    case DType::u8: break;
+    case DType::f32:
+      return f(float{});
+    case DType::f64:
+      return f(double{});
+    case DType::bf16:
+      return f(bf16{});
+    case DType::i64:
+      return f(int64_t{});
+    case DType::u8:
+      break;
   }
   return f(uint8_t{});
 }

@@ -88,7 +88,8 @@ Json to_json(const std::optional<T>& v) {
 
 std::string Rule::range() const {
   const bool low = std::isfinite(min), high = std::isfinite(max);
-  if (low && high) return fmt::format("{} {} and at most {}", above_min ? "above" : "at least", number(min), number(max));
+  if (low && high)
+    return fmt::format("{} {} and at most {}", above_min ? "above" : "at least", number(min), number(max));
   if (low) return fmt::format("{} {}", above_min ? "above" : "at least", number(min));
   if (high) return fmt::format("at most {}", number(max));
   return "";
@@ -99,15 +100,16 @@ void Faults::raise(std::string_view file) const {
   std::string text;
   for (const Fault& f : list_) {
     if (!text.empty()) text += '\n';
-    text += f.path.empty() ? fmt::format("{}: {}", file, f.message)
-                           : fmt::format("{}: {}: {}", file, f.path, f.message);
+    text +=
+        f.path.empty() ? fmt::format("{}: {}", file, f.message) : fmt::format("{}: {}: {}", file, f.path, f.message);
   }
   throw UserError(text);
 }
 
 std::string suggestion(std::string_view given, const std::vector<std::string>& candidates) {
   if (candidates.empty()) return "";
-  auto nearest = std::ranges::min_element(candidates, {}, [&](const std::string& c) { return edit_distance(given, c); });
+  auto nearest =
+      std::ranges::min_element(candidates, {}, [&](const std::string& c) { return edit_distance(given, c); });
   const int64_t distance = edit_distance(given, *nearest);
   if (distance <= std::max<int64_t>(2, static_cast<int64_t>(given.size()) / 3))
     return fmt::format(", did you mean \"{}\"?", *nearest);
@@ -178,7 +180,8 @@ void Fields::read(std::string_view key, T& value, std::string_view type, std::st
       }
     }
   } else {
-    typename std::conditional_t<requires { value.value(); }, T, std::optional<T>>::value_type v{};
+    typename std::conditional_t < requires { value.value(); }
+    , T, std::optional < T >> ::value_type v{};
     auto wrong = take(*node, v);
     if (!wrong) wrong = broken(v, rule);
     if (wrong)
@@ -216,8 +219,8 @@ std::unique_ptr<Fields> Fields::enter(std::string_view key, std::string_view doc
                                       const std::vector<std::string>& choices) {
   known_.emplace_back(key);
   if (schema_ != nullptr) {
-    schema_->push_back({std::string(key), "object", rule.required ? "required" : "", fmt::format("{}", fmt::join(choices, " | ")),
-                        std::string(doc)});
+    schema_->push_back({std::string(key), "object", rule.required ? "required" : "",
+                        fmt::format("{}", fmt::join(choices, " | ")), std::string(doc)});
     return nullptr;
   }
   static const Json nothing = Json::object();
@@ -233,6 +236,17 @@ std::unique_ptr<Fields> Fields::enter(std::string_view key, std::string_view doc
 void Fields::leave(std::string_view key, Fields& nested) {
   nested.finish();
   (*resolved_)[std::string(key)] = nested.resolved();
+}
+
+void Fields::lift(std::string_view key) {
+  const auto found = resolved_->find(std::string(key));
+  if (found == resolved_->end() || !found->contains("type")) return;
+  const Json object = *found;
+  for (const auto& [name, value] : object.items())
+    if (name != "type" && std::ranges::find(known_, name) != known_.end()) return;
+  (*resolved_)[std::string(key)] = object["type"];
+  for (const auto& [name, value] : object.items())
+    if (name != "type") (*resolved_)[name] = value;
 }
 
 size_t Fields::enter_list(std::string_view key, std::string_view doc, const Rule& rule,
@@ -271,8 +285,7 @@ void Fields::finish() {
   for (const std::string& k : known_)
     if (std::ranges::find(valid, k) == valid.end()) valid.push_back(k);
   for (const auto& [key, value] : node_->items())
-    if (std::ranges::find(valid, key) == valid.end())
-      fault(key, fmt::format("unknown key{}", suggestion(key, valid)));
+    if (std::ranges::find(valid, key) == valid.end()) fault(key, fmt::format("unknown key{}", suggestion(key, valid)));
 }
 
 }  // namespace mgic

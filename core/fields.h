@@ -98,7 +98,7 @@ class Fields {
 
   // A nested options struct.
   template <class Options>
-    requires requires(Options o, Fields& f) { o.fields(f); }
+  requires requires(Options o, Fields& f) { o.fields(f); }
   void operator()(std::string_view key, Options& value, std::string_view doc, const Rule& rule = {}) {
     if (auto nested = enter(key, doc, rule)) {
       value.fields(*nested);
@@ -106,8 +106,21 @@ class Fields {
     }
   }
 
+  // A list of options structs; elements are at key[0], key[1], …
+  template <class Options>
+  requires requires(Options o, Fields& f) { o.fields(f); }
+  void operator()(std::string_view key, std::vector<Options>& values, std::string_view doc, const Rule& rule = {}) {
+    const size_t n = enter_list(key, doc, rule, {});
+    for (size_t i = 0; i < n; ++i) {
+      auto nested = element(key, i);
+      values.emplace_back().fields(*nested);
+      leave_element(key, *nested);
+    }
+  }
+
   // A named choice with its options: a Spec read from a Registry (core/registry.h). `beside` reads the choice's name
-  // from a string and its options from the keys of this same object; an object {"type": …} is taken too.
+  // from a string and its options from the keys of this same object; an object {"type": …} is taken too, and resolved
+  // to the same form where its keys are free here.
   template <class Spec, class Registry>
   void spec(std::string_view key, Spec& value, const Registry& registry, std::string_view doc, const Rule& rule = {}) {
     if (auto nested = enter(key, doc, rule, registry.names())) {
@@ -117,7 +130,10 @@ class Fields {
   }
   template <class Spec, class Registry>
   void spec_beside(std::string_view key, Spec& value, const Registry& registry, std::string_view doc) {
-    if (const Json* child = find(key); child != nullptr && !is_string(*child)) return spec(key, value, registry, doc);
+    if (const Json* child = find(key); child != nullptr && !is_string(*child)) {
+      spec(key, value, registry, doc);
+      return lift(key);
+    }
     std::string type = value.type;
     (*this)(key, type, doc, one_of(registry.names()));
     if (reading() && registry.has(type)) registry.read_named(type, *this, value);
@@ -162,6 +178,7 @@ class Fields {
   void leave(std::string_view key, Fields& nested);
   size_t enter_list(std::string_view key, std::string_view doc, const Rule& rule,
                     const std::vector<std::string>& choices);
+  void lift(std::string_view key);
   std::unique_ptr<Fields> element(std::string_view key, size_t i);
   void leave_element(std::string_view key, Fields& nested);
 

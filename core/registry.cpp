@@ -10,6 +10,12 @@ int64_t option_or(const std::shared_ptr<const Json>& options, const char* key, i
   return it != options->end() && it->is_number_integer() ? it->get<int64_t>() : otherwise;
 }
 
+std::string option_text(const std::shared_ptr<const Json>& options, const char* key) {
+  if (!options) return "";
+  auto it = options->find(key);
+  return it != options->end() && it->is_string() ? it->get<std::string>() : "";
+}
+
 std::shared_ptr<const Json> options_with_type(const std::string& type, const Json& options) {
   auto result = std::make_shared<Json>(Json::object());
   (*result)["type"] = type;

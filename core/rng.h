@@ -20,11 +20,11 @@ class Rng {
  public:
   Rng(uint64_t seed, Purpose purpose, uint64_t epoch = 0, uint64_t index = 0);
 
-  uint32_t bits();                       // 32 random bits
-  double uniform();                      // [0, 1), 53 bits
+  uint32_t bits();   // 32 random bits
+  double uniform();  // [0, 1), 53 bits
   double uniform(double low, double high);
-  double normal();                       // mean 0, deviation 1 (Box-Muller)
-  int64_t below(int64_t n);              // 0 … n-1 without bias; n >= 1
+  double normal();           // mean 0, deviation 1 (Box-Muller)
+  int64_t below(int64_t n);  // 0 … n-1 without bias; n >= 1
   bool chance(double p) { return uniform() < p; }
   std::vector<int64_t> permutation(int64_t n);  // Fisher-Yates
 

@@ -23,7 +23,7 @@ class Shape {
   int64_t last() const { return (*this)[-1]; }
   // Elements of all dimensions but the last: the pixels of a feature map, the rows of a matrix.
   int64_t rows() const { return last() == 0 ? 0 : count_ / last(); }
-  Shape with(int i, int64_t size) const;    // a copy with one size changed
+  Shape with(int i, int64_t size) const;  // a copy with one size changed
   std::span<const int64_t> sizes() const { return {sizes_.data(), static_cast<size_t>(rank_)}; }
   bool operator==(const Shape& other) const = default;
   std::string str() const;  // "(8, 32, 32, 3)"

@@ -57,14 +57,14 @@ class Tensor {
   double item() const;  // the one element of a tensor, as a double
 
   // Views that share storage.
-  Tensor reshape(const Shape& shape) const;              // same count
-  Tensor slice(int64_t begin, int64_t end) const;        // [begin, end) of the first dimension
+  Tensor reshape(const Shape& shape) const;        // same count
+  Tensor slice(int64_t begin, int64_t end) const;  // [begin, end) of the first dimension
 
   Tensor clone() const;
-  Tensor to(DType dtype) const;                          // converted copy on the same host device; itself if equal
-  Tensor to(Device device) const;                        // copied to the other device; itself if equal
-  void fill(double value);                               // in place
-  void copy_from(const Tensor& source);                  // in place; same shape and dtype, both on the host
+  Tensor to(DType dtype) const;          // converted copy on the same host device; itself if equal
+  Tensor to(Device device) const;        // copied to the other device; itself if equal
+  void fill(double value);               // in place
+  void copy_from(const Tensor& source);  // in place; same shape and dtype, both on the host
 
   // Every in-place change counts; a Node compares the version it saved with the one it finds.
   uint64_t version() const;

@@ -1,0 +1,138 @@
+#include "autograd/variable.h"
+
+#include <atomic>
+#include <chrono>
+#include <queue>
+
+#include "autograd/recorder.h"
+
+namespace mgic {
+namespace {
+
+thread_local bool enabled = true;
+thread_local bool running_backward = false;
+
+}  // namespace
+
+Sink Slot::sink() {
+  if (!filled) {
+    // What other handles still hold must not change under them.
+    if (!gradient.defined() || !gradient.unique()) gradient = Tensor::empty(shape, dtype, device);
+    filled = true;
+    return {&gradient, Write::overwrite};
+  }
+  if (!gradient.unique()) gradient = gradient.clone();
+  return {&gradient, Write::accumulate};
+}
+
+void Slot::take(const Tensor& contribution) {
+  if (!filled) {
+    gradient = contribution.reshape(shape);
+    filled = true;
+  } else if (gradient.unique()) {
+    backend_of(device).scale(1.0, contribution.reshape(shape), {&gradient, Write::accumulate});
+  } else {
+    Tensor sum = Tensor::empty(shape, dtype, device);
+    backend_of(device).add(gradient, contribution.reshape(shape), Broadcast::same, sum);
+    gradient = sum;
+  }
+}
+
+Variable::Variable(Tensor value, bool requires_gradient) : value_(std::move(value)) {
+  if (requires_gradient) {
+    check(is_float(value_.dtype()), "a gradient needs a float tensor, not {}", value_.str());
+    slot_ = std::make_shared<Slot>(Slot{value_.shape(), value_.dtype(), value_.device(), {}, false, nullptr});
+  }
+}
+
+void Variable::clear_gradient() {
+  if (slot_) slot_->filled = false;
+}
+
+// A chain of a million nodes must not be freed by a million nested destructors: the outermost one frees in a loop.
+Node::~Node() { release(); }
+
+void Node::release() {
+  thread_local std::vector<std::shared_ptr<Slot>>* trash = nullptr;
+  saved.clear();
+  backward = nullptr;
+  if (trash != nullptr) {
+    for (auto& slot : inputs)
+      if (slot) trash->push_back(std::move(slot));
+    inputs.clear();
+    return;
+  }
+  std::vector<std::shared_ptr<Slot>> mine = std::move(inputs);
+  inputs.clear();
+  trash = &mine;
+  while (!mine.empty()) {
+    std::shared_ptr<Slot> slot = std::move(mine.back());
+    mine.pop_back();
+    slot.reset();  // may append to `mine`
+  }
+  trash = nullptr;
+}
+
+NoGrad::NoGrad() : before_(enabled) { enabled = false; }
+NoGrad::~NoGrad() { enabled = before_; }
+bool gradients_enabled() { return enabled; }
+
+void backward(const Variable& output, const Tensor& seed) {
+  check(!running_backward, "backward was called inside a backward: only first-order gradients are supported");
+  check(output.requires_gradient(), "backward: the output does not depend on anything that requires a gradient");
+  struct Guard {
+    NoGrad no_grad;
+    Guard() { running_backward = true; }
+    ~Guard() { running_backward = false; }
+  } guard;
+
+  const Tensor& value = output.value();
+  if (seed.defined()) {
+    check(seed.shape() == value.shape() && seed.dtype() == value.dtype() && seed.device() == value.device(),
+          "backward: the seed is {}, the output {}", seed.str(), value.str());
+    output.slot()->take(seed);
+  } else {
+    Tensor ones = Tensor::empty_like(value);
+    ones.fill(1.0);
+    output.slot()->take(ones);
+  }
+
+  // A node is younger than the nodes that made its inputs: youngest first is a topological order.
+  auto older = [](const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) { return a->sequence < b->sequence; };
+  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, decltype(older)> queue(older);
+  if (output.slot()->node) queue.push(output.slot()->node);
+  Recorder* recorder = active_recorder();
+
+  while (!queue.empty()) {
+    std::shared_ptr<Node> node = queue.top();
+    queue.pop();
+    if (!queue.empty() && queue.top() == node) continue;  // asked for by several consumers, run once
+    std::shared_ptr<Slot> slot = node->output.lock();
+    check(node->backward != nullptr && slot != nullptr,
+          "{} ({}): backward ran through this graph already and freed what it had saved", node->name, node->path);
+    SavedTensors saved;
+    saved.reserve(node->saved.size());
+    for (const Saved& s : node->saved) {
+      check(!s.tensor.defined() || s.tensor.version() == s.version,
+            "{} ({}): its saved tensor \"{}\" was changed in place before backward could use it; "
+            "change a clone instead",
+            node->name, node->path, s.name);
+      saved.push_back(s.tensor);
+    }
+    node->saved.clear();
+    const Tensor dy = std::move(slot->gradient);
+    slot->gradient = Tensor();
+    slot->filled = false;
+    const auto start = std::chrono::steady_clock::now();
+    node->backward(backend_of(slot->device), dy, saved, Sinks(node->inputs));
+    if (recorder != nullptr)
+      recorder->backward_done(node->name, node->path,
+                              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    saved.clear();
+    for (const auto& input : node->inputs)
+      if (input && input->node && input->filled) queue.push(input->node);
+    node->release();
+  }
+}
+
+}  // namespace mgic
