@@ -60,7 +60,6 @@ Variable Op::result(const Tensor& output, std::vector<Saved> saved, BackwardFunc
   node->saved = std::move(saved);
   node->backward = std::move(backward);
   y.slot_ = std::make_shared<Slot>(Slot{output.shape(), output.dtype(), output.device(), {}, false, node});
-  node->output = y.slot_;
   return y;
 }
 

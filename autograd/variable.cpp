@@ -98,18 +98,19 @@ void backward(const Variable& output, const Tensor& seed) {
   }
 
   // A node is younger than the nodes that made its inputs: youngest first is a topological order.
-  auto older = [](const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) { return a->sequence < b->sequence; };
-  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, decltype(older)> queue(older);
-  if (output.slot()->node) queue.push(output.slot()->node);
+  using Entry = std::shared_ptr<Slot>;
+  auto older = [](const Entry& a, const Entry& b) { return a->node->sequence < b->node->sequence; };
+  std::priority_queue<Entry, std::vector<Entry>, decltype(older)> queue(older);
+  if (output.slot()->node) queue.push(output.slot());
   Recorder* recorder = active_recorder();
 
   while (!queue.empty()) {
-    std::shared_ptr<Node> node = queue.top();
+    const Entry slot = queue.top();
     queue.pop();
-    if (!queue.empty() && queue.top() == node) continue;  // asked for by several consumers, run once
-    std::shared_ptr<Slot> slot = node->output.lock();
-    check(node->backward != nullptr && slot != nullptr,
-          "{} ({}): backward ran through this graph already and freed what it had saved", node->name, node->path);
+    if (!queue.empty() && queue.top() == slot) continue;  // asked for by several consumers, run once
+    const std::shared_ptr<Node> node = slot->node;
+    check(node->backward != nullptr, "{} ({}): backward ran through this graph already and freed what it had saved",
+          node->name, node->path);
     SavedTensors saved;
     saved.reserve(node->saved.size());
     for (const Saved& s : node->saved) {
@@ -130,7 +131,7 @@ void backward(const Variable& output, const Tensor& seed) {
                               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     saved.clear();
     for (const auto& input : node->inputs)
-      if (input && input->node && input->filled) queue.push(input->node);
+      if (input && input->node && input->filled) queue.push(input);
     node->release();
   }
 }

@@ -90,7 +90,6 @@ class Node {
   std::vector<std::shared_ptr<Slot>> inputs;  // null: no gradient wanted
   std::vector<Saved> saved;
   BackwardFunction backward;
-  std::weak_ptr<Slot> output;
 
   void release();  // saved tensors, function and inputs
 };

@@ -104,6 +104,8 @@ void Backend::conv_chain(const Chain& chain, const ChainInput& in, std::vector<L
     if (end.outer != Activation::none) activation(end.outer, y.clone(), y);
   } else if (end.inner != Activation::none) {
     activation(end.inner, raw, y);
+  } else {
+    check(y.shares_storage(raw), "conv_chain: a chain that ends in a bare convolution writes its output as `raw`");
   }
 }
 

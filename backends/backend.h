@@ -131,13 +131,15 @@ class Backend {
                               Tensor& running_mean, Tensor& running_var);
   // y = epilogue(gamma (x − mean) / sqrt(variance + eps) + beta) in one pass.
   virtual void normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y);
-  // Through `normalize`; with `training` also through the statistics. Two passes over x and dy.
+  // Through `normalize`; with `training` also through the statistics. Two passes over x and dy. dresidual is written
+  // before dx, for the two may be one tensor (overwritten, then accumulated).
   virtual void normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
                                   const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual);
 
   // The training unit. y and the states' tensors come allocated; a chain that ends in a bare convolution has
   // states.back().raw = y. The default bodies compose the functions above and allocate the activated inputs of the
-  // later links; a fused driver allocates none.
+  // later links; a fused driver allocates none. Sinks may share a tensor, so they are written in this order: residual,
+  // the links' from last to first, x, minus.
   virtual void conv_chain(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y);
   virtual void conv_chain_backward(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states,
                                    const Tensor& dy, const ChainSinks& sinks);
@@ -182,12 +184,13 @@ class Backend {
   virtual void resize_bilinear(bool align_corners, const Tensor& x, Tensor& y);
   virtual void resize_bilinear_backward(bool align_corners, const Tensor& dy, Sink dx);
 
-  // x (N, P, C); indices (N, P, k) i64: the k nearest points by Euclidean distance, nearest first, itself among them.
+  // x (N, P, C); indices (N, P, k) i64: the k nearest points by Euclidean distance, nearest first and ties by the
+  // lower index.
   virtual void nearest_neighbours(const Tensor& x, Tensor& indices);
   // y (N, P, k, 2C): (x_j − x_i, x_i) for the neighbours j of i; the edge features of DGCNN (Wang et al., 2019, eq. 8).
   virtual void edge_features(const Tensor& x, const Tensor& indices, Tensor& y);
   virtual void edge_features_backward(const Tensor& dy, const Tensor& indices, Sink dx);
-  // x (N, P, k, C) → y (N, P, C), the maximum over k; winners as y, i64.
+  // x (N, P, k, C) → y (N, P, C), the maximum over k; winners as y, i64 in 0 … k−1, the first of equals.
   virtual void neighbourhood_max(const Tensor& x, Tensor& y, Tensor& winners);
   virtual void neighbourhood_max_backward(const Tensor& dy, const Tensor& winners, Sink dx);
 

@@ -138,6 +138,7 @@ const Json* Fields::find(std::string_view key) const {
 
 bool Fields::is_string(const Json& node) { return node.is_string(); }
 bool Fields::has(std::string_view key) const { return find(key) != nullptr; }
+bool Fields::readable() const { return node_ == nullptr || node_->is_object(); }
 size_t Fields::fault_count() const { return faults_ == nullptr ? 0 : faults_->size(); }
 
 void Fields::fault(std::string_view key, std::string message) {

@@ -23,11 +23,12 @@ std::shared_ptr<const Json> options_with_type(const std::string& type, const Jso
   return result;
 }
 
-std::string type_of(Fields& fields, const std::vector<std::string>& choices) {
+std::string type_of(Fields& fields, const std::string& kind, const std::vector<std::string>& choices) {
+  if (!fields.readable()) return "";  // no object: that fault is reported already
   const size_t before = fields.fault_count();
   std::string type;
   Rule rule = one_of(choices).need();
-  fields("type", type, "the choice", rule);
+  fields("type", type, fmt::format("the {}", kind), rule);
   if (fields.fault_count() == before) return type;
   fields.accept_all();  // without its type no key can be judged
   return "";

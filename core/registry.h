@@ -26,7 +26,7 @@ struct Spec {
 int64_t option_or(const std::shared_ptr<const Json>& options, const char* key, int64_t otherwise);
 std::string option_text(const std::shared_ptr<const Json>& options, const char* key);  // "" where there is none
 std::shared_ptr<const Json> options_with_type(const std::string& type, const Json& options);
-std::string type_of(Fields& fields, const std::vector<std::string>& choices);  // "" after reporting the fault
+std::string type_of(Fields& fields, const std::string& kind, const std::vector<std::string>& choices);  // "" after reporting the fault
 Json parse_json(std::string_view text);                                        // throws UserError
 
 template <class T, class Context>
@@ -57,10 +57,11 @@ class Registry {
 
   // Reads {"type": NAME, …options} from the fields of that object.
   void read(Fields& fields, SpecType& spec) const {
-    const std::string type = type_of(fields, names_);
+    const std::string type = type_of(fields, kind_, names_);
     if (!type.empty()) read_named(type, fields, spec);
   }
-  // Reads only the options of the entry `type`.
+  // Reads only the options of the entry `type`. The spec's options are all that `fields` has read so far: read what
+  // does not belong to the choice behind it.
   void read_named(const std::string& type, Fields& fields, SpecType& spec) const {
     spec.type = type;
     spec.make = entry(type).read(fields);

@@ -84,22 +84,30 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
   Tensor y = bare ? states.back().raw : Tensor::empty(shape, dtype, device);
   op.run([&](Backend& b) { b.conv_chain(chain, in, states, y); });
 
-  // The running statistics are left out: in training the batch's own are used, and the running ones may change.
+  // Of the running statistics only evaluation makes use; in training they may change before backward.
   std::vector<Saved> saved{{"x", in.x}, {"minus", in.minus}, {"residual", in.residual}};
   for (size_t i = 0; i < links.size(); ++i) {
     saved.push_back({"weight", chain.links[i].weight});
     saved.push_back({"gamma", chain.links[i].gamma});
     saved.push_back({"raw", states[i].raw});
+    if (training) continue;
+    saved.push_back({"running_mean", chain.links[i].running_mean});
+    saved.push_back({"running_var", chain.links[i].running_var});
   }
   return op.result(as_input(y, x.value()), std::move(saved),
                    [chain = std::move(chain), states = std::move(states)](Backend& b, const Tensor& dy,
                                                                           const SavedTensors& s, const Sinks& d) {
                      ChainInput in{s[0], s[1], s[2]};
-                     ChainSinks sinks{d[0], d[1], d[2], {}};
-                     for (size_t i = 0; i < chain.links.size(); ++i) {
+                     // Asked for in the order in which the backend writes: inputs that are one variable share a sink.
+                     ChainSinks sinks;
+                     sinks.residual = d[2];
+                     sinks.links.resize(chain.links.size());
+                     for (size_t i = chain.links.size(); i-- > 0;) {
                        const size_t at = fixed_inputs + inputs_per_link * i;
-                       sinks.links.push_back({d[at], d[at + 1], d[at + 2]});
+                       sinks.links[i] = {d[at], d[at + 1], d[at + 2]};
                      }
+                     sinks.x = d[0];
+                     sinks.minus = d[1];
                      b.conv_chain_backward(chain, in, states, as_map(dy), sinks);
                    });
 }
@@ -169,7 +177,8 @@ Variable batch_norm(const Variable& x, const NormVariables& norm, bool training,
   return op.result(
       y, {{"x", x.value()}, {"gamma", n.gamma}, {"mean", n.mean}, {"variance", n.variance}, {"residual", end.residual}},
       [n, end, training](Backend& b, const Tensor& dy, const SavedTensors& s, const Sinks& d) {
-        b.normalize_backward(n, training, s[0], end, dy, d[0], d[1], d[2], d[3]);
+        const Sink dresidual = d[3];  // written first: x may be its own residual
+        b.normalize_backward(n, training, s[0], end, dy, d[0], d[1], d[2], dresidual);
       });
 }
 

@@ -1,0 +1,39 @@
+#include "backends/cpu/cpu.h"
+
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/reference/reference.h"
+
+namespace mgic {
+
+bool CpuBackend::supports(std::string_view op, DType dtype) const {
+  if (op == "fill") return true;
+  return dtype == DType::f32 || (dtype == DType::bf16 && op == "cast");
+}
+
+Backend& CpuBackend::fallback(std::string_view op) {
+  static std::mutex mutex;
+  static std::set<std::string, std::less<>> said;
+  std::lock_guard lock(mutex);
+  if (said.emplace(op).second) fmt::print(stderr, "cpu: {} has no fast kernel yet, the reference one is used\n", op);
+  return reference_backend();
+}
+
+Backend& cpu_backend() {
+  static CpuBackend backend;
+  return backend;
+}
+
+namespace cpu {
+
+void require_f32(std::string_view op, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors)
+    check(t == nullptr || !t->defined() || (t->dtype() == DType::f32 && on_host(t->device())),
+          "{}: the cpu backend takes f32, not {}", op, t == nullptr ? "" : t->str());
+}
+
+}  // namespace cpu
+}  // namespace mgic

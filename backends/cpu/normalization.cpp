@@ -1,0 +1,378 @@
+// Batch normalisation with its epilogue.
+//
+//   z = (x − mean) · scale + beta,  scale = gamma / sqrt(variance + eps);   y = outer(inner(z) + residual)
+//
+// Statistics: one pass. Each thread walks its rows in chunks; a chunk's sums are taken in f32, of differences from a
+// mean that is close to its own, and chunks, threads and the copies of a channel are combined in f64 by Chan's formula,
+// always in the same order.
+// Forward: one pass. Backward: one pass for the two sums, one for dx.
+#include "backends/cpu/simd.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/normalization.cpp"
+#include <hwy/foreach_target.h>
+// clang-format off
+#include "backends/cpu/simd-inl.h"
+#include "backends/cpu/normalization.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+namespace {
+
+// Mean and squared deviations of every column. Sums are taken of x − shift, where the shift is the mean of the rows so
+// far (at first, of the first chunk). Σ(x − shift)² − (Σ(x − shift))² / n then cancels no more than what Chan's formula
+// adds again for the chunk's distance from those rows.
+void moments(const float* x, int64_t width, int64_t rows, double* mean, double* squares) {
+  const D d;
+  constexpr int strip = strip_vectors;
+  HWY_ALIGN float shifts[strip * hn::MaxLanes(d)], sums[strip * hn::MaxLanes(d)], square_sums[strip * hn::MaxLanes(d)];
+  const int64_t chunk = chunk_rows(width);
+  for (int64_t done = 0; done < rows; done += chunk) {
+    const int64_t n = std::min(chunk, rows - done);
+    const float* first = x + done * width;
+    const double inverse = 1.0 / n, weight = static_cast<double>(n) / (done + n), cross = done * weight;
+    each_strip(width, [&](int64_t j, auto memory, auto count) HWY_ATTR {
+      constexpr int k = count.value;
+      const int64_t size = k == 1 ? memory.size() : k * lanes();
+      V shift[k], sum[k], square_sum[k];
+      for (int u = 0; u < k; ++u) sum[u] = square_sum[u] = hn::Zero(d);
+      if (done == 0) {
+        for (int64_t r = 0; r < n; ++r)
+          for (int u = 0; u < k; ++u) sum[u] = hn::Add(sum[u], memory.load(first + r * width + j + u * lanes()));
+        for (int u = 0; u < k; ++u) {
+          shift[u] = hn::Mul(sum[u], hn::Set(d, static_cast<float>(inverse)));
+          hn::Store(shift[u], d, shifts + u * lanes());
+          sum[u] = hn::Zero(d);
+        }
+      } else {
+        for (int64_t u = 0; u < size; ++u) shifts[u] = static_cast<float>(mean[j + u]);
+        for (int u = 0; u < k; ++u) shift[u] = hn::Load(d, shifts + u * lanes());
+      }
+      for (int64_t r = 0; r < n; ++r)
+        for (int u = 0; u < k; ++u) {
+          const V v = hn::Sub(memory.load(first + r * width + j + u * lanes()), shift[u]);
+          sum[u] = hn::Add(sum[u], v);
+          square_sum[u] = hn::MulAdd(v, v, square_sum[u]);
+        }
+      for (int u = 0; u < k; ++u) {
+        hn::Store(sum[u], d, sums + u * lanes());
+        hn::Store(square_sum[u], d, square_sums + u * lanes());
+      }
+      for (int64_t u = 0; u < size; ++u) {
+        const double chunk_mean = shifts[u] + sums[u] * inverse;
+        const double chunk_squares = square_sums[u] - sums[u] * (sums[u] * inverse);
+        if (done == 0) {
+          mean[j + u] = chunk_mean;
+          squares[j + u] = chunk_squares;
+        } else {  // Chan's formula
+          const double delta = chunk_mean - mean[j + u];
+          mean[j + u] += delta * weight;
+          squares[j + u] += chunk_squares + delta * delta * cross;
+        }
+      }
+    });
+  }
+}
+
+void normalize_elements(const NormalizeArgs& a, int64_t begin, int64_t end) {
+  const auto run = [&](auto inner, auto finish) HWY_ATTR {
+    each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
+                       [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+                         V mean[count.value], scale[count.value], beta[count.value];
+                         load_strip(a.mean + j, memory, count, mean);
+                         load_strip(a.scale + j, memory, count, scale);
+                         load_strip(a.beta + j, memory, count, beta);
+                         for (int64_t r = 0; r < rows; ++r, i += a.width)
+                           for (int u = 0; u < count.value; ++u) {
+                             const int64_t at = i + u * lanes();
+                             const V z = hn::MulAdd(hn::Sub(memory.load(a.x + at), mean[u]), scale[u], beta[u]);
+                             memory.store(finish(inner.value(z), at, memory), a.y + at);
+                           }
+                       });
+  };
+  with_activation(a.inner, [&](auto inner) HWY_ATTR {
+    if (a.residual == nullptr) return run(inner, [](V z, int64_t, auto) HWY_ATTR { return z; });
+    with_activation(a.outer, [&](auto outer) HWY_ATTR {
+      run(inner,
+          [&](V z, int64_t at, auto memory) HWY_ATTR { return outer.value(hn::Add(z, memory.load(a.residual + at))); });
+    });
+  });
+}
+
+// The gradient in front of the residual's addition, and that in front of `inner`.
+template <class Inner, class Outer, class Memory>
+HWY_INLINE V through_outer(const BackwardArgs& a, Inner inner, Outer outer, V z, int64_t i, Memory memory) {
+  const V dy = memory.load(a.dy + i);
+  if constexpr (std::is_same_v<Outer, Identity>)
+    return dy;
+  else
+    return outer.gradient(hn::Add(inner.value(z), memory.load(a.residual + i)), dy);
+}
+
+// Σ dz and Σ dz (x − mean) over elements [begin, end), per column; also stores the residual's gradient where
+// `dresidual` is there.
+template <class Inner, class Outer>
+HWY_INLINE void backward_sums_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end,
+                                 float* dresidual, double* sums, double* centred_sums) {
+  const D d;
+  HWY_ALIGN float chunk_sum[strip_vectors * hn::MaxLanes(d)], chunk_centred[strip_vectors * hn::MaxLanes(d)];
+  each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
+                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+                       constexpr int k = count.value;
+                       V sum[k], centred_sum[k], mean[k], scale[k], beta[k];
+                       load_strip(a.mean + j, memory, count, mean);
+                       load_strip(a.scale + j, memory, count, scale);
+                       load_strip(a.beta + j, memory, count, beta);
+                       for (int u = 0; u < k; ++u) sum[u] = centred_sum[u] = hn::Zero(d);
+                       for (int64_t r = 0; r < rows; ++r, i += a.width)
+                         for (int u = 0; u < k; ++u) {
+                           const int64_t at = i + u * lanes();
+                           const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
+                           const V z = hn::MulAdd(centred, scale[u], beta[u]);
+                           const V g = through_outer(a, inner, outer, z, at, memory);
+                           if (dresidual != nullptr) memory.store(g, dresidual + at);
+                           const V dz = inner.gradient(z, g);
+                           sum[u] = hn::Add(sum[u], dz);
+                           centred_sum[u] = hn::MulAdd(dz, centred, centred_sum[u]);
+                         }
+                       for (int u = 0; u < k; ++u) {
+                         hn::Store(sum[u], d, chunk_sum + u * lanes());
+                         hn::Store(centred_sum[u], d, chunk_centred + u * lanes());
+                       }
+                       const int64_t size = k == 1 ? memory.size() : k * lanes();
+                       for (int64_t u = 0; u < size; ++u) {
+                         sums[j + u] += chunk_sum[u];
+                         centred_sums[j + u] += chunk_centred[u];
+                       }
+                     });
+}
+
+// dx (+)= scale dz − shift − (x − mean) slope, and the residual's gradient where it was not stored before.
+template <class Inner, class Outer>
+HWY_INLINE void backward_apply_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end) {
+  each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
+                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+                       constexpr int k = count.value;
+                       V mean[k], scale[k], beta[k], shift[k], slope[k];
+                       load_strip(a.mean + j, memory, count, mean);
+                       load_strip(a.scale + j, memory, count, scale);
+                       load_strip(a.beta + j, memory, count, beta);
+                       load_strip(a.shift + j, memory, count, shift);
+                       load_strip(a.slope + j, memory, count, slope);
+                       for (int64_t r = 0; r < rows; ++r, i += a.width)
+                         for (int u = 0; u < k; ++u) {
+                           const int64_t at = i + u * lanes();
+                           const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
+                           const V z = hn::MulAdd(centred, scale[u], beta[u]);
+                           const V g = through_outer(a, inner, outer, z, at, memory);
+                           if (a.dresidual != nullptr) put(g, a.accumulate_dresidual, memory, a.dresidual + at);
+                           if (a.dx == nullptr) continue;
+                           const V direct = hn::MulSub(inner.gradient(z, g), scale[u], shift[u]);
+                           put(hn::NegMulAdd(centred, slope[u], direct), a.accumulate_dx, memory, a.dx + at);
+                         }
+                     });
+}
+
+void backward_sums(const BackwardArgs& a, int64_t begin, int64_t end, float* dresidual, double* sums,
+                   double* centred_sums) {
+  std::fill_n(sums, a.width, 0.0);
+  std::fill_n(centred_sums, a.width, 0.0);
+  with_activation(a.inner, [&](auto inner) HWY_ATTR {
+    with_activation(a.outer, [&](auto outer) HWY_ATTR {
+      backward_sums_of(a, inner, outer, begin, end, dresidual, sums, centred_sums);
+    });
+  });
+}
+
+void backward_apply(const BackwardArgs& a, int64_t begin, int64_t end) {
+  with_activation(a.inner, [&](auto inner) HWY_ATTR {
+    with_activation(a.outer, [&](auto outer) HWY_ATTR { backward_apply_of(a, inner, outer, begin, end); });
+  });
+}
+
+}  // namespace
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <cmath>
+
+#include "backends/cpu/cpu_backend.h"
+
+namespace mgic {
+namespace cpu {
+namespace {
+
+HWY_EXPORT(moments);
+HWY_EXPORT(normalize_elements);
+HWY_EXPORT(backward_sums);
+HWY_EXPORT(backward_apply);
+
+// A count, a mean and a sum of squared deviations: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm
+// for computing sample variances", 1982.
+struct Moments {
+  double count = 0, mean = 0, squares = 0;
+  void combine(const Moments& b) {
+    if (b.count == 0) return;
+    const double total = count + b.count, delta = b.mean - mean;
+    mean += delta * b.count / total;
+    squares += b.squares + delta * delta * count * b.count / total;
+    count = total;
+  }
+};
+
+// What a normalisation multiplies and adds, expanded to wide rows.
+struct Parameters {
+  Scratch<float> mean, scale, beta;
+  Parameters(const Norm& norm, const Columns& columns)
+      : mean(columns.expand(norm.mean.data<float>())),
+        scale(columns.expand(
+            [gamma = norm.gamma.data<float>(), variance = norm.variance.data<float>(), eps = norm.eps](int64_t c) {
+              return static_cast<float>(gamma[c] / std::sqrt(static_cast<double>(variance[c]) + eps));
+            })),
+        beta(columns.expand(norm.beta.data<float>())) {}
+};
+
+}  // namespace
+}  // namespace cpu
+
+using namespace cpu;
+
+void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) {
+  require_f32("norm_statistics", {&x, &mean, &variance});
+  const Columns columns(x.shape().last());
+  const int64_t width = columns.width, channels = columns.channels;
+  const int64_t wide_rows = x.count() / width, rest = x.count() - wide_rows * width;
+  const int parts = parts_of(wide_rows, elements_per_thread / width);
+  const float* px = x.data<float>();
+
+  Scratch<double> partial(parts * 2 * width);
+  parallel(wide_rows, parts, [&](int part, int64_t begin, int64_t end) {
+    double* mine = partial.data() + part * 2 * width;
+    HWY_DYNAMIC_DISPATCH(moments)(px + begin * width, width, end - begin, mine, mine + width);
+  });
+
+  for (int64_t c = 0; c < channels; ++c) {
+    Moments total;
+    for (int part = 0; part < parts; ++part) {
+      const double* theirs = partial.data() + part * 2 * width;
+      const double count =
+          static_cast<double>(part_begin(wide_rows, parts, part + 1) - part_begin(wide_rows, parts, part));
+      for (int64_t j = c; j < width; j += channels) total.combine({count, theirs[j], theirs[width + j]});
+    }
+    for (int64_t j = c; j < rest; j += channels) total.combine({1, px[wide_rows * width + j], 0});
+    mean.data<float>()[c] = static_cast<float>(total.mean);
+    variance.data<float>()[c] = static_cast<float>(total.squares / total.count);
+  }
+}
+
+void CpuBackend::update_running(const Tensor& mean, const Tensor& variance, int64_t rows, double momentum,
+                                Tensor& running_mean, Tensor& running_var) {
+  require_f32("update_running", {&mean, &variance, &running_mean, &running_var});
+  // One row has no unbiased variance: its biased one, zero, keeps the estimate finite.
+  const double unbiased = rows > 1 ? static_cast<double>(rows) / (rows - 1) : 1;
+  const float *m = mean.data<float>(), *v = variance.data<float>();
+  float *rm = running_mean.data<float>(), *rv = running_var.data<float>();
+  for (int64_t c = 0; c < mean.count(); ++c) {
+    rm[c] = static_cast<float>((1 - momentum) * rm[c] + momentum * m[c]);
+    rv[c] = static_cast<float>((1 - momentum) * rv[c] + momentum * unbiased * v[c]);
+  }
+  running_mean.changed_in_place();
+  running_var.changed_in_place();
+}
+
+void CpuBackend::normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y) {
+  require_f32("normalize", {&x, &epilogue.residual, &y, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
+  const Columns columns(x.shape().last());
+  const Parameters p(norm, columns);
+  const NormalizeArgs args{p.mean.data(),  p.scale.data(),  p.beta.data(),
+                           columns.width,  x.data<float>(), data_or_null(epilogue.residual),
+                           epilogue.inner, epilogue.outer,  y.data<float>()};
+  columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(normalize_elements)(args, begin, end);
+  });
+}
+
+void CpuBackend::normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
+                                    const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual) {
+  require_f32("normalize_backward", {&x, &epilogue.residual, &dy, dx.tensor, dgamma.tensor, dbeta.tensor,
+                                     dresidual.tensor, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
+  const Columns columns(x.shape().last());
+  const int64_t width = columns.width, channels = columns.channels;
+  const Parameters p(norm, columns);
+  BackwardArgs args{p.mean.data(),
+                    p.scale.data(),
+                    p.beta.data(),
+                    nullptr,
+                    nullptr,
+                    width,
+                    x.data<float>(),
+                    dy.data<float>(),
+                    data_or_null(epilogue.residual),
+                    epilogue.inner,
+                    epilogue.residual.defined() ? epilogue.outer : Activation::none};
+
+  // The sums. An overwritten dresidual is stored by this pass, since the next one can read it in the place of dy and
+  // the residual; one that accumulates is left to the next pass, which would not find the bare gradient there.
+  const bool wants_sums = dgamma || dbeta || (dx && training);
+  Scratch<double> sum(channels), centred_sum(channels);
+  if (wants_sums) {
+    const bool store_early = dresidual && !accumulates(dresidual);
+    float* early = store_early ? (*dresidual).data<float>() : nullptr;
+    const int parts = columns.parts(x.count());
+    Scratch<double> partial(parts * 2 * width);
+    columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
+      double* mine = partial.data() + part * 2 * width;
+      HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, mine, mine + width);
+    });
+    for (int64_t c = 0; c < channels; ++c) {
+      sum[c] = centred_sum[c] = 0;
+      for (int part = 0; part < parts && x.count() > 0; ++part) {
+        sum[c] += columns.fold(partial.data() + part * 2 * width, c);
+        centred_sum[c] += columns.fold(partial.data() + (part * 2 + 1) * width, c);
+      }
+    }
+    if (store_early) {
+      args.dy = early;
+      args.outer = Activation::none;
+      dresidual = {};
+    }
+  }
+
+  const float *gamma = norm.gamma.data<float>(), *variance = norm.variance.data<float>();
+  const auto inverse_deviation = [&](int64_t c) { return 1 / std::sqrt(static_cast<double>(variance[c]) + norm.eps); };
+  const auto write = [&](Sink sink, auto&& value) {
+    if (!sink) return;
+    float* out = (*sink).data<float>();
+    for (int64_t c = 0; c < channels; ++c)
+      out[c] = static_cast<float>(accumulates(sink) ? out[c] + value(c) : value(c));
+  };
+  write(dgamma, [&](int64_t c) { return centred_sum[c] * inverse_deviation(c); });
+  write(dbeta, [&](int64_t c) { return sum[c]; });
+  if (!dx && !dresidual) return;
+
+  const double share = training && x.count() > 0 ? 1.0 / x.shape().rows() : 0;
+  const auto through_statistics = [&](const Scratch<double>& sums, int power) {
+    return columns.expand([&](int64_t c) {
+      if (share == 0 || !wants_sums) return 0.0f;
+      return static_cast<float>(gamma[c] * std::pow(inverse_deviation(c), power) * sums[c] * share);
+    });
+  };
+  const auto shift = through_statistics(sum, 1), slope = through_statistics(centred_sum, 3);
+  args.shift = shift.data();
+  args.slope = slope.data();
+  if (dx) {
+    args.dx = (*dx).data<float>();
+    args.accumulate_dx = accumulates(dx);
+  }
+  if (dresidual) {
+    args.dresidual = (*dresidual).data<float>();
+    args.accumulate_dresidual = accumulates(dresidual);
+  }
+  columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(backward_apply)(args, begin, end);
+  });
+}
+
+}  // namespace mgic
+#endif  // HWY_ONCE

@@ -1,0 +1,156 @@
+// What the SIMD kernels share, compiled for every target: loops with tails, and the activations of a vector.
+#if defined(MGIC_CPU_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef MGIC_CPU_SIMD_INL_H
+#undef MGIC_CPU_SIMD_INL_H
+#else
+#define MGIC_CPU_SIMD_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/backend.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+inline HWY_ATTR int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
+
+// How a kernel touches memory: a whole vector, or the part of one that is left at the end of an array. No byte outside
+// of the array is read or written.
+struct Whole {
+  HWY_INLINE V load(const float* p) const { return hn::LoadU(D(), p); }
+  HWY_INLINE V load_or(const float* p, float) const { return hn::LoadU(D(), p); }
+  HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, D(), p); }
+  int64_t size() const { return lanes(); }
+};
+struct Part {
+  int64_t n;
+  HWY_INLINE V load(const float* p) const { return load_or(p, 0); }
+  HWY_INLINE V load_or(const float* p, float rest) const {
+    HWY_ALIGN float buffer[hn::MaxLanes(D())];
+    hn::Store(hn::Set(D(), rest), D(), buffer);
+    std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
+    return hn::Load(D(), buffer);
+  }
+  HWY_INLINE void store(V v, float* p) const {
+    HWY_ALIGN float buffer[hn::MaxLanes(D())];
+    hn::Store(v, D(), buffer);
+    std::memcpy(p, buffer, static_cast<size_t>(n) * sizeof(float));
+  }
+  int64_t size() const { return n; }
+};
+
+// f(i, memory) for the vectors that begin at i = begin, begin + lanes, … before end.
+template <class F>
+HWY_INLINE void each_vector(int64_t begin, int64_t end, F&& f) {
+  int64_t i = begin;
+  for (; i + lanes() <= end; i += lanes()) f(i, Whole());
+  if (i < end) f(i, Part{end - i});
+}
+
+// Rows of `width` are taken in strips of this many vectors, whose parameters and sums stay in registers.
+constexpr int strip_vectors = 4;
+
+// The number of vectors in a strip, as a type, so that the loops over them unroll.
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+
+// f(j, memory, count) for strips of whole vectors at columns j, then single vectors, then the part of one.
+template <class F>
+HWY_INLINE void each_strip(int64_t width, F&& f) {
+  int64_t j = 0;
+  for (; j + strip_vectors * lanes() <= width; j += strip_vectors * lanes()) f(j, Whole(), Count<strip_vectors>());
+  for (; j + lanes() <= width; j += lanes()) f(j, Whole(), Count<1>());
+  if (j < width) f(j, Part{width - j}, Count<1>());
+}
+
+// f(j, memory, count, i, rows) for every strip of elements [begin, end), in chunks of rows that stay in cache while
+// the strips pass: `rows` rows whose strip begins at element i = begin + row·width + j. begin is a multiple of width;
+// what is left of a row at the end comes as a row of its own.
+template <class F>
+HWY_INLINE void each_strip_of_rows(int64_t begin, int64_t end, int64_t width, int64_t chunk, F&& f) {
+  const int64_t rows = (end - begin) / width, rest = begin + rows * width;
+  for (int64_t done = 0; done < rows; done += chunk)
+    each_strip(width, [&](int64_t j, auto memory, auto count)
+                          HWY_ATTR { f(j, memory, count, begin + done * width + j, std::min(chunk, rows - done)); });
+  each_strip(end - rest,
+             [&](int64_t j, auto memory, auto count) HWY_ATTR { f(j, memory, count, rest + j, int64_t{1}); });
+}
+
+// Loads the `count` vectors of a strip's parameter.
+template <class Memory, class Count, class Vectors>
+HWY_INLINE void load_strip(const float* p, Memory memory, Count, Vectors& v) {
+  for (int u = 0; u < Count::value; ++u) v[u] = memory.load(p + u * lanes());
+}
+
+// ---- Activations: value(x), and gradient(x, dy) = dy · activation'(x) with the flat side's slope at a kink ----
+
+struct Identity {
+  HWY_INLINE V value(V x) const { return x; }
+  HWY_INLINE V gradient(V, V dy) const { return dy; }
+};
+struct Relu {
+  // Written so that NaN stays NaN.
+  HWY_INLINE V value(V x) const { return hn::IfThenZeroElse(hn::Le(x, hn::Zero(D())), x); }
+  HWY_INLINE V gradient(V x, V dy) const { return hn::IfThenZeroElse(hn::Le(x, hn::Zero(D())), dy); }
+};
+HWY_INLINE V relu6(V x) {
+  const D d;
+  const V six = hn::Set(d, 6);
+  x = Relu().value(x);
+  return hn::IfThenElse(hn::Ge(x, six), six, x);
+}
+struct Hsigmoid {
+  HWY_INLINE V value(V x) const {
+    const D d;
+    return hn::Mul(relu6(hn::Add(x, hn::Set(d, 3))), hn::Set(d, 1.0f / 6));
+  }
+  HWY_INLINE V gradient(V x, V dy) const {
+    const D d;
+    return hn::IfThenElseZero(hn::Lt(hn::Abs(x), hn::Set(d, 3)), hn::Mul(dy, hn::Set(d, 1.0f / 6)));
+  }
+};
+struct Hswish {
+  HWY_INLINE V value(V x) const { return hn::Mul(x, Hsigmoid().value(x)); }
+  HWY_INLINE V gradient(V x, V dy) const {
+    const D d;
+    const V inside = hn::Mul(dy, hn::MulAdd(x, hn::Set(d, 1.0f / 3), hn::Set(d, 0.5f)));
+    const V right = hn::IfThenElse(hn::Ge(x, hn::Set(d, 3)), dy, inside);
+    return hn::IfThenZeroElse(hn::Le(x, hn::Set(d, -3)), right);
+  }
+};
+
+// f(activation) with the type of a run-time activation.
+template <class F>
+HWY_INLINE void with_activation(Activation activation, F&& f) {
+  switch (activation) {
+    case Activation::none:
+      return f(Identity());
+    case Activation::relu:
+      return f(Relu());
+    case Activation::hswish:
+      return f(Hswish());
+    case Activation::hsigmoid:
+      return f(Hsigmoid());
+  }
+}
+
+// Stores v, or adds it to what is there.
+template <class Memory>
+HWY_INLINE void put(V v, bool accumulate, const Memory& memory, float* p) {
+  memory.store(accumulate ? hn::Add(memory.load(p), v) : v, p);
+}
+
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,7 @@
+// Include first in a file of SIMD kernels, before any Highway header.
+//
+// Kernels are compiled once for every target left here, and the best that the machine has is chosen at run time.
+// Between plain C++ and AVX2 there is nothing left worth the compile time; scalable vectors have no arrays.
+#pragma once
+
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)

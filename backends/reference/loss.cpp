@@ -1,0 +1,78 @@
+// Softmax cross-entropy, and the running sums of loss and accuracy.
+//
+//   softmax(x)[k] = exp(x[k]) / Σ_j exp(x[j])
+//   loss = −log softmax(x)[label] = log Σ_j exp(x[j]) − x[label]
+//   dloss/dx[k] = softmax(x)[k] − (k = label)
+//
+// logits x (N, K), labels (N) i64 in 0 … K−1, losses (N). The largest logit is subtracted first: softmax stays the
+// same, and the largest term of the sum is exp(0), so that nothing overflows and the logarithm's argument is at
+// least 1.
+#include <cmath>
+
+#include "backends/reference/kernels.h"
+#include "backends/reference/reference.h"
+
+namespace mgic {
+
+using namespace reference;
+
+namespace {
+
+// log softmax of each row.
+Values log_softmax(const Tensor& logits) {
+  const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  Values v = load(logits);
+  for (int64_t n = 0; n < rows; ++n) {
+    double* x = v.data() + n * classes;
+    const double largest = *std::max_element(x, x + classes);
+    double sum = 0;
+    for (int64_t k = 0; k < classes; ++k) sum += std::exp(x[k] - largest);
+    for (int64_t k = 0; k < classes; ++k) x[k] -= largest + std::log(sum);
+  }
+  return v;
+}
+
+int64_t label_of(const Tensor& labels, int64_t row, int64_t classes) {
+  const int64_t label = labels.data<int64_t>()[row];
+  if (label < 0 || label >= classes)
+    fail_user("cross_entropy: the label of row {} is {}, but with {} classes labels are 0 … {}", row, label, classes,
+              classes - 1);
+  return label;
+}
+
+}  // namespace
+
+void ReferenceBackend::cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& losses) {
+  const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  const Values log_p = log_softmax(logits);
+  Values v(rows);
+  for (int64_t n = 0; n < rows; ++n) v[n] = -log_p[n * classes + label_of(labels, n, classes)];
+  store(v, losses);
+}
+
+void ReferenceBackend::cross_entropy_backward(const Tensor& logits, const Tensor& labels, const Tensor& scale,
+                                              double alpha, Sink dlogits) {
+  const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  const double factor = alpha * scale.item();
+  Values v = log_softmax(logits);
+  for (double& e : v) e = factor * std::exp(e);
+  for (int64_t n = 0; n < rows; ++n) v[n * classes + label_of(labels, n, classes)] -= factor;
+  store(v, dlogits);
+}
+
+void ReferenceBackend::accumulate_metrics(const Tensor& losses, const Tensor& logits, const Tensor& labels,
+                                          Tensor& sums) {
+  const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  const Values vlosses = load(losses), x = load(logits);
+  double* sum = sums.data<double>();
+  for (int64_t n = 0; n < rows; ++n) {
+    const auto row = x.begin() + n * classes;
+    const int64_t prediction = std::max_element(row, row + classes) - row;  // the first of equals
+    sum[0] += vlosses[n];
+    sum[1] += prediction == labels.data<int64_t>()[n] ? 1 : 0;
+    sum[2] += 1;
+  }
+  sums.changed_in_place();
+}
+
+}  // namespace mgic

@@ -1,0 +1,79 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "data/fashion_mnist.h"
+#include "data/idx.h"
+#include "data/random_images.h"
+#include "data/shapes.h"
+
+namespace mgic {
+namespace {
+
+// The first samples of another data set.
+class FirstSamples : public Dataset {
+ public:
+  FirstSamples(std::unique_ptr<Dataset> whole, int64_t limit)
+      : whole_(std::move(whole)), size_(std::min(limit, whole_->size())) {}
+
+  int64_t size() const override { return size_; }
+  SampleShape shape() const override { return whole_->shape(); }
+  int64_t classes() const override { return whole_->classes(); }
+  std::vector<std::string> class_names() const override { return whole_->class_names(); }
+  void get(int64_t index, Sample& sample) const override {
+    check(index < size_, "sample {} was asked for, but the data set is limited to {}", index, size_);
+    whole_->get(index, sample);
+  }
+
+ private:
+  std::unique_ptr<Dataset> whole_;
+  int64_t size_;
+};
+
+}  // namespace
+
+std::string SampleShape::str() const { return fmt::format("{}x{}x{}", channels, height, width); }
+
+std::vector<std::string> Dataset::class_names() const {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < classes(); ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
+void LimitOptions::apply(DataSource& source) const {
+  if (train_limit) source.train = std::make_unique<FirstSamples>(std::move(source.train), *train_limit);
+  if (test_limit) source.test = std::make_unique<FirstSamples>(std::move(source.test), *test_limit);
+}
+
+DataRegistry& data_registry() {
+  // Registered here and not by static constructors, which a static link drops.
+  static DataRegistry registry = [] {
+    DataRegistry r("data set");
+    register_idx(r);
+    register_fashion_mnist(r);
+    register_shapes(r);
+    register_random_images(r);
+    return r;
+  }();
+  return registry;
+}
+
+std::optional<DeclaredData> declared_data(const DataSpec& spec) {
+  if (spec.type == "fashion_mnist") return DeclaredData{fashion_mnist_shape, fashion_mnist_classes};
+  if (spec.options == nullptr) return {};
+  const Json& options = *spec.options;
+  if (spec.type == "shapes") {
+    const int64_t side = options.at("image_size");
+    return DeclaredData{{options.at("channels"), side, side}, options.at("classes")};
+  }
+  if (spec.type == "random") {
+    const auto chw = options.at("shape").get<std::vector<int64_t>>();
+    if (chw.size() != 3) return {};  // a fault that the reader has reported
+    return DeclaredData{{chw[0], chw[1], chw[2]}, options.at("classes")};
+  }
+  return {};
+}
+
+}  // namespace mgic

@@ -1,0 +1,27 @@
+#include "train/evaluate.h"
+
+#include "autograd/ops.h"
+
+namespace mgic {
+
+Metrics evaluate(Module& model, DataLoader& loader, Device device,
+                 const std::function<void(const Tensor&, const Tensor&)>& each) {
+  const bool training = model.training();
+  model.train(false);
+  NoGrad no_grad;
+  MetricSums sums(device);
+  Batch batch;
+  loader.start(0);
+  while (loader.next(batch)) {
+    const Tensor labels = batch.labels.to(device);
+    const Variable logits = model(Variable(batch.images.to(device)));
+    Tensor losses;
+    ops::cross_entropy(logits, labels, &losses);
+    sums.add(losses, logits.value(), labels);
+    if (each) each(logits.value(), labels);
+  }
+  model.train(training);
+  return sums.read();
+}
+
+}  // namespace mgic

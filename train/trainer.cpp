@@ -1,0 +1,299 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "autograd/ops.h"
+#include "layers/dropout.h"
+#include "layers/state.h"
+#include "train/evaluate.h"
+#include "train/interrupt.h"
+#include "train/progress.h"
+
+namespace mgic {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool all_finite(const Tensor& t) {
+  const Tensor host = t.to(Device::cpu);
+  if (!is_float(host.dtype()) || host.dtype() == DType::bf16) return true;
+  return visit_f32_f64(host.dtype(), "all_finite", [&](auto zero) {
+    for (const auto v : host.span<decltype(zero)>())
+      if (!std::isfinite(v)) return false;
+    return true;
+  });
+}
+
+class FiniteSearch final : public Recorder {
+ public:
+  FiniteSearch() : Recorder(true) {}
+  void operation(const Operation& op) override {
+    if (found.empty() && !all_finite(op.output)) found = fmt::format("{} ({})", op.path, op.name);
+  }
+  std::string found;
+};
+
+// The state of one training: what a checkpoint holds, and the objects that it belongs to.
+class Training {
+ public:
+  Training(const Experiment& experiment, const DataSource& data, RunFolder& folder)
+      : options_(experiment.options),
+        file_(experiment.file),
+        device_(choose_device(options_.device)),
+        seed_(static_cast<uint64_t>(options_.seed)),
+        folder_(folder),
+        train_loader_(*data.train, training_loader(options_.data, seed_), data.normalization),
+        test_loader_(*data.test, evaluation_loader(options_.data), data.normalization),
+        sums_(device_) {
+    const SampleShape s = data.train->shape();
+    model_ = build_model(experiment, {1, s.height, s.width, s.channels});
+    model_->to(device_, DType::f32);
+    model_->initialize(seed_);
+    optimizer_ = options_.optimizer.make({*model_});
+    const ScheduleContext context{train_loader_.batches(), total_steps()};
+    schedule_ = options_.schedule.make ? options_.schedule.make(context)
+                                       : schedule_registry().parse(R"({"type": "constant"})").make(context);
+  }
+
+  int64_t total_steps() const { return options_.train.epochs * train_loader_.batches(); }
+  Module& model() { return *model_; }
+
+  void restore(const Checkpoint& c) {
+    load_state(*model_, c.model, "the checkpoint");
+    optimizer_->each_state([&](const std::string& name, Tensor& state) {
+      auto it = c.optimizer.find(name);
+      if (it == c.optimizer.end() || it->second.shape() != state.shape())
+        fail_user("the checkpoint: the optimizer's {} is missing or misshaped", name);
+      state.copy_from(it->second.to(device_));
+    });
+    optimizer_->set_steps(c.step);
+    sums_.tensor().copy_from(c.sums.to(device_));
+    epoch_ = c.epoch;
+    batch_ = c.batch;
+    best_ = c.best;
+    folder_.cut_metrics(c.metrics_bytes);
+  }
+
+  TrainOutcome run() {
+    InterruptScope interrupt;
+    Progress progress(total_steps(), optimizer_->steps(), options_.train.log_seconds);
+    progress_ = &progress;
+    TrainOutcome outcome;
+    outcome.folder = folder_.path();
+    last_save_ = Clock::now();
+    for (; epoch_ < options_.train.epochs; ++epoch_, batch_ = 0) {
+      if (!train_epoch(interrupt)) {
+        save(false);
+        progress.finish();
+        outcome.interrupted = true;
+        return outcome;
+      }
+      outcome.test_accuracy = end_epoch();
+    }
+    progress.finish();
+    outcome.best_accuracy = best_;
+    return outcome;
+  }
+
+ private:
+  // False: interrupted behind a whole step.
+  bool train_epoch(const InterruptScope& interrupt) {
+    const int64_t steps = train_loader_.batches();
+    const int64_t first = batch_;
+    epoch_start_ = Clock::now();
+    seconds_ = 0;
+    train_loader_.start(epoch_, first);
+    Batch batch;
+    while (batch_ < steps) {
+      if (interrupt.requested()) return false;
+      check(train_loader_.next(batch), "the loader ended an epoch early");
+      step(batch);
+      ++batch_;
+      const double rate =
+          static_cast<double>((batch_ - first) * options_.data.batch_size) / seconds_since(epoch_start_);
+      if (progress_->due(optimizer_->steps())) {
+        const Metrics metrics = sums_.read();
+        require_finite(metrics, batch);
+        progress_->show(epoch_ + 1, options_.train.epochs, batch_, steps, optimizer_->steps(), metrics, rate);
+      }
+      // One that is due at an epoch's last step is written behind its evaluation.
+      if (batch_ < steps && checkpoint_due()) {
+        require_finite(sums_.read(), batch);
+        save(false);
+      }
+    }
+    require_finite(sums_.read(), batch);
+    seconds_ = seconds_since(epoch_start_);
+    images_ = (steps - first) * options_.data.batch_size;
+    return true;
+  }
+
+  void step(const Batch& batch) {
+    const RandomStep random(seed_, static_cast<uint64_t>(optimizer_->steps()));
+    const Tensor labels = batch.labels.to(device_);
+    const StepResult result = forward_backward(*model_, batch.images.to(device_), labels);
+    sums_.add(result.losses, result.logits.value(), labels);
+    lr_ = optimizer_->base_lr() * schedule_->factor(optimizer_->steps());
+    optimizer_->step(lr_);
+  }
+
+  // Evaluates, writes both metrics lines and the checkpoint that is due; returns the test accuracy.
+  double end_epoch() {
+    const Metrics train = sums_.read();
+    const auto start = Clock::now();
+    const Metrics test = evaluate(*model_, test_loader_, device_);
+    const double test_seconds = seconds_since(start);
+    write_metrics("train", train, static_cast<double>(images_) / seconds_, seconds_);
+    write_metrics("test", test, static_cast<double>(test.samples) / test_seconds, test_seconds);
+    say(
+        fmt::format("epoch {}/{}  train: loss {:.4f}, accuracy {:.2f} %, {:.1f} s, {:.0f} images/s  "
+                    "test: loss {:.4f}, accuracy {:.2f} %",
+                    epoch_ + 1, options_.train.epochs, train.loss, 100 * train.accuracy, seconds_,
+                    static_cast<double>(images_) / seconds_, test.loss, 100 * test.accuracy));
+    sums_.reset();
+    const bool better = test.accuracy > best_;
+    if (better) best_ = test.accuracy;
+    const bool last = epoch_ + 1 == options_.train.epochs;
+    ++epoch_, batch_ = 0;  // the checkpoint says where to go on
+    if (last || better || checkpoint_due()) save(better, last);
+    --epoch_, batch_ = train_loader_.batches();
+    return test.accuracy;
+  }
+
+  void write_metrics(const char* split, const Metrics& m, double images_per_second, double seconds) {
+    folder_.append_metrics(Json{
+        {"epoch", epoch_ + 1},
+        {"split", split},
+        {"loss", m.loss},
+        {"accuracy", m.accuracy},
+        {"lr", lr_},
+        {"images_per_second", images_per_second},
+        {"seconds", seconds}}.dump());
+  }
+
+  bool checkpoint_due() const {
+    const CheckpointEvery& every = options_.train.checkpoint_every;
+    if (every.steps) return optimizer_->steps() % *every.steps == 0;
+    if (every.minutes > 0) return seconds_since(last_save_) >= 60 * every.minutes;
+    return batch_ == 0 && epoch_ % every.epochs.value_or(1) == 0;
+  }
+
+  void save(bool is_best, bool finished = false) {
+    Checkpoint c;
+    c.model = state_of(*model_);
+    for (const auto& [name, tensor] : c.model)
+      if (!all_finite(tensor))
+        fail_user("{}: {} is no longer finite after step {}; the checkpoint before stays; try a smaller optimizer.lr",
+                  file_, name, optimizer_->steps());
+    optimizer_->each_state([&](const std::string& name, Tensor& state) { c.optimizer[name] = state.to(Device::cpu); });
+    c.sums = sums_.tensor().to(Device::cpu);
+    c.step = optimizer_->steps();
+    c.epoch = epoch_;
+    c.batch = batch_;
+    c.best = best_;
+    c.metrics_bytes = folder_.metrics_bytes();
+    c.finished = finished;
+    folder_.save(c, is_best);
+    last_save_ = Clock::now();
+  }
+
+  void require_finite(const Metrics& metrics, const Batch& batch) {
+    if (std::isfinite(metrics.loss)) return;
+    progress_->finish();
+    const std::string where = first_not_finite(*model_, batch.images.to(device_));
+    fail_user(
+        "{}: the loss is no longer finite at step {} (epoch {}){}; the last good checkpoint stays; try a smaller "
+        "optimizer.lr or a longer schedule.warmup_epochs",
+        file_, optimizer_->steps(), epoch_ + 1,
+        where.empty() ? "" : fmt::format(": the first output that is not finite is that of {}", where));
+  }
+
+  void say(const std::string& line) {
+    progress_->line(line);
+    folder_.log(line);
+  }
+
+  const ExperimentOptions& options_;
+  std::string file_;
+  Device device_;
+  uint64_t seed_;
+  RunFolder& folder_;
+  DataLoader train_loader_, test_loader_;
+  std::unique_ptr<Module> model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Schedule> schedule_;
+  MetricSums sums_;
+  Progress* progress_ = nullptr;
+
+  int64_t epoch_ = 0, batch_ = 0;  // the next batch to train on
+  double best_ = -1, lr_ = 0;
+  double seconds_ = 0;  // of the epoch's training, as far as this process did it
+  int64_t images_ = 0;  // and its images
+  Clock::time_point epoch_start_, last_save_;
+};
+
+}  // namespace
+
+StepResult forward_backward(Module& model, const Tensor& images, const Tensor& labels) {
+  StepResult result;
+  result.logits = model(Variable(images));
+  result.loss = ops::cross_entropy(result.logits, labels, &result.losses);
+  backward(result.loss);
+  return result;
+}
+
+std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
+  std::unique_ptr<DataSource> data;
+  try {
+    data = open_data(experiment.options.data, static_cast<uint64_t>(experiment.options.seed));
+  } catch (const UserError& e) {
+    fail_user("{}: data: {}", experiment.file, e.what());
+  }
+  Faults faults;
+  check_data(experiment.options.data, *data, faults);
+  if (experiment.options.model.make != nullptr)
+    check_against_data(experiment, data->train->shape(), data->train->classes(), faults);
+  faults.raise(experiment.file);
+  return data;
+}
+
+std::string first_not_finite(Module& model, const Tensor& images) {
+  NoGrad no_grad;
+  const bool training = model.training();
+  model.train(false);  // leaves the running statistics alone
+  FiniteSearch search;
+  model(Variable(images));
+  model.train(training);
+  return search.found;
+}
+
+TrainOutcome train(const Experiment& experiment, const TrainRequest& request) {
+  const auto data = open_and_check(experiment);
+  const std::filesystem::path out =
+      request.out.empty() ? std::filesystem::path("runs") / experiment.options.name : request.out;
+  RunFolder folder(out, *experiment.resolved, request.resume);
+  Training training(experiment, *data, folder);
+  if (folder.resumed()) {
+    std::vector<std::string> warnings;
+    const auto checkpoint = RunFolder::load_last(out, warnings);
+    for (const std::string& w : warnings) fmt::print(stderr, "warning: {}\n", w);
+    if (checkpoint && checkpoint->finished) {
+      TrainOutcome outcome;
+      outcome.was_finished = true;
+      outcome.folder = out;
+      outcome.best_accuracy = checkpoint->best;
+      return outcome;
+    }
+    if (checkpoint)
+      training.restore(*checkpoint);
+    else
+      folder.cut_metrics(0);  // killed before its first checkpoint: from the beginning
+  }
+  return training.run();
+}
+
+}  // namespace mgic
