@@ -13,6 +13,7 @@ namespace mgic {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+constexpr int64_t max_bytes = int64_t{1} << 47;  // more than any machine has, and no arithmetic on sizes overflows
 
 // Eight classes a power of two: at most 1/8 of a block is wasted, and few sizes miss the cache.
 int64_t size_class(int64_t bytes) {
@@ -20,6 +21,14 @@ int64_t size_class(int64_t bytes) {
   int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes - 1))) / 8;
   step = std::max<int64_t>(step, 64);
   return (bytes + step - 1) / step * step;
+}
+
+[[noreturn]] void out_of_memory(int64_t bytes) {
+  fail("out of memory: {} bytes were asked for; use a smaller batch or a smaller network", bytes);
+}
+
+std::byte* from_system(int64_t size) {
+  return static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment, std::nothrow));
 }
 
 }  // namespace
@@ -47,6 +56,7 @@ Allocator& Allocator::host() {
 }
 
 std::shared_ptr<std::byte> Allocator::allocate(int64_t bytes) {
+  if (bytes > max_bytes) out_of_memory(bytes);
   const int64_t size = size_class(bytes);
   std::byte* block = nullptr;
   {
@@ -63,14 +73,15 @@ std::shared_ptr<std::byte> Allocator::allocate(int64_t bytes) {
     stats.live_bytes += size;
     stats.peak_live_bytes = std::max(stats.peak_live_bytes, stats.live_bytes);
   }
+  if (block == nullptr) block = from_system(size);
+  if (block == nullptr) {  // what is cached in other sizes may make room
+    release_cache();
+    block = from_system(size);
+  }
   if (block == nullptr) {
-    try {
-      block = static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment));
-    } catch (const std::bad_alloc&) {
-      std::lock_guard lock(state_->mutex);
-      state_->stats.live_bytes -= size;
-      fail("out of memory: {} bytes were asked for; use a smaller batch or a smaller network", bytes);
-    }
+    std::lock_guard lock(state_->mutex);
+    state_->stats.live_bytes -= size;
+    out_of_memory(bytes);
   }
   return std::shared_ptr<std::byte>(block, [state = state_, size](std::byte* p) {
     std::lock_guard lock(state->mutex);

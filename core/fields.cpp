@@ -166,7 +166,7 @@ void Fields::read(std::string_view key, T& value, std::string_view type, std::st
   }
   const Json* node = find(key);
   if (node == nullptr) {
-    if (rule.required) fault(key, fmt::format("is missing; it is {}", doc));
+    if (rule.required && readable()) fault(key, fmt::format("is missing; it is {}", doc));
   } else if constexpr (std::is_same_v<T, std::vector<int64_t>>) {
     if (!node->is_array()) {
       fault(key, fmt::format("expects a list of integers, not {}", kind_of(*node)));
@@ -227,7 +227,7 @@ std::unique_ptr<Fields> Fields::enter(std::string_view key, std::string_view doc
   static const Json nothing = Json::object();
   const Json* node = find(key);
   if (node == nullptr) {
-    if (rule.required) fault(key, fmt::format("is missing; it is {}", doc));
+    if (rule.required && readable()) fault(key, fmt::format("is missing; it is {}", doc));
     if (rule.required || !choices.empty()) return nullptr;
     node = &nothing;  // a struct's defaults
   }
@@ -261,7 +261,7 @@ size_t Fields::enter_list(std::string_view key, std::string_view doc, const Rule
   (*resolved_)[std::string(key)] = Json::array();
   const Json* node = find(key);
   if (node == nullptr) {
-    if (rule.required) fault(key, fmt::format("is missing; it is {}", doc));
+    if (rule.required && readable()) fault(key, fmt::format("is missing; it is {}", doc));
     return 0;
   }
   if (!node->is_array()) {

@@ -69,7 +69,9 @@ void write_file(const std::filesystem::path& path, std::string_view bytes) {
     out.write(bytes);
     out.sync();
     out.close();
-    std::filesystem::rename(part, path);
+    std::error_code error;
+    std::filesystem::rename(part, path, error);
+    if (error) fail_user("{}: cannot be replaced: {}", path.string(), error.message());
   } catch (...) {
     std::error_code ignored;  // the first failure is the one to report
     std::filesystem::remove(part, ignored);

@@ -3,6 +3,11 @@
 //
 // Files carry other frameworks' layouts: a 4-D tensor is channels-first there (NCHW, OIHW) and channels-last in memory;
 // the conversion happens here and nowhere else. All other ranks are as in memory.
+//
+// Files of ours carry a checksum, so that damage is found: the metadata key "crc32" is zlib's crc32, as 8 hex digits,
+// of this JSON text without spaces, and then of the data section:
+//
+//   [{METADATA without "crc32"}, ["NAME", "F32", [SHAPE], [BEGIN, END]], …]      names and keys sorted by their bytes
 #pragma once
 
 #include <filesystem>
@@ -18,10 +23,11 @@ struct TensorFile {
   std::map<std::string, std::string> metadata;
 };
 
-// Throws UserError naming the file and the fault: truncated, overlapping, unknown element type, …
+// Throws UserError naming the file and the fault: truncated, overlapping, unknown element type, … A checksum is
+// verified where the file has one, and is not among the metadata returned.
 TensorFile read_safetensors(const std::filesystem::path& path);
 
-// Written beside the target and renamed. Tensors must be on the host.
+// With a checksum. Written beside the target and renamed. Tensors must be on the host.
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file);
 
 // (N, C, H, W) → (N, H, W, C) and back, for any element type.

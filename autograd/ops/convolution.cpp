@@ -12,6 +12,14 @@ Tensor as_map(const Tensor& t) {
   return t.defined() && s.rank() == 3 ? t.reshape({s[0], s[1], 1, s[2]}) : t;
 }
 
+// The same of a gradient's place. The view keeps the place's storage from being alone, so that every sink that may
+// share it must have been asked for before.
+Sink as_map(Sink sink, Tensor& view) {
+  if (!sink || (*sink).shape().rank() != 3) return sink;
+  view = as_map(*sink);
+  return {&view, sink.write};
+}
+
 Shape conv_shape(const Op& op, const Shape& x, const Shape& w, const ConvParams& p) {
   op.rule(x.rank() == 4, "x must be (N, H, W, C) or (N, P, C)");
   op.rule(w.rank() == 4, "the weight must be (O, kH, kW, I/groups)");
@@ -23,6 +31,11 @@ Shape conv_shape(const Op& op, const Shape& x, const Shape& w, const ConvParams&
   auto out = [&](int64_t in, int64_t kernel) { return (in + 2 * p.padding - p.dilation * (kernel - 1) - 1); };
   op.rule(out(x[1], w[1]) >= 0 && out(x[2], w[2]) >= 0, "the {}×{} kernel does not fit the image", w[1], w[2]);
   return {x[0], out(x[1], w[1]) / p.stride + 1, out(x[2], w[2]) / p.stride + 1, w[0]};
+}
+
+// A point cloud is one pixel wide, and its output must be too.
+void check_width(const Op& op, const Shape& given, const Shape& y) {
+  op.rule(given.rank() != 3 || y[2] == 1, "x (N, P, C) needs a convolution that keeps it one pixel wide");
 }
 
 // The output as the caller shaped the input: rank 3 stays rank 3.
@@ -61,6 +74,7 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
   const Device device = in.x.device();
   for (const ChainLink& l : links) {
     shape = conv_shape(op, shape, l.weight.shape(), l.conv);
+    check_width(op, x.shape(), shape);
     LinkState state{Tensor::empty(shape, dtype, device), {}, {}};
     Link link{l.conv, l.weight.value(), {}, {}, {}, {}, l.norm.eps, l.norm.momentum, l.activation};
     if (l.norm.gamma.defined()) {
@@ -80,6 +94,8 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
   op.rule(!residual.defined() || in.residual.shape() == shape, "the residual must have the output's shape {}",
           shape.str());
   const Link& last = chain.links.back();
+  op.rule(!residual.defined() || last.gamma.defined() || last.activation == Activation::none,
+          "a residual behind an activation needs a normalisation before it");
   const bool bare = !last.gamma.defined() && last.activation == Activation::none && !residual.defined();
   Tensor y = bare ? states.back().raw : Tensor::empty(shape, dtype, device);
   op.run([&](Backend& b) { b.conv_chain(chain, in, states, y); });
@@ -108,6 +124,10 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
                      }
                      sinks.x = d[0];
                      sinks.minus = d[1];
+                     Tensor views[fixed_inputs];
+                     sinks.residual = as_map(sinks.residual, views[0]);
+                     sinks.x = as_map(sinks.x, views[1]);
+                     sinks.minus = as_map(sinks.minus, views[2]);
                      b.conv_chain_backward(chain, in, states, as_map(dy), sinks);
                    });
 }
@@ -141,13 +161,17 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
   Op op("conv2d", {x, weight, bias}, attributes_of(params));
   const Tensor map = as_map(x.value());
   const Shape shape = conv_shape(op, map.shape(), weight.shape(), params);
+  check_width(op, x.shape(), shape);
   op.rule(!bias.defined() || bias.shape() == Shape{shape.last()}, "the bias must have {} channels", shape.last());
   Tensor y = Tensor::empty(shape, map.dtype(), map.device());
   op.run([&](Backend& b) { b.conv2d(params, map, weight.value(), bias.value(), {}, Activation::none, y); });
   return op.result(as_input(y, x.value()), {{"x", map}, {"weight", weight.value()}},
                    [params](Backend& b, const Tensor& dy, const SavedTensors& s, const Sinks& d) {
                      const Tensor gradient = as_map(dy);
-                     if (d.wants(0)) b.conv2d_backward_data(params, gradient, s[1], d[0]);
+                     if (d.wants(0)) {
+                       Tensor view;
+                       b.conv2d_backward_data(params, gradient, s[1], as_map(d[0], view));
+                     }
                      if (d.wants(1)) b.conv2d_backward_weights(params, s[0], gradient, d[1]);
                      if (d.wants(2)) b.sum_to(1.0, gradient, {}, Broadcast::channel, d[2]);
                    });
@@ -178,7 +202,8 @@ Variable batch_norm(const Variable& x, const NormVariables& norm, bool training,
       y, {{"x", x.value()}, {"gamma", n.gamma}, {"mean", n.mean}, {"variance", n.variance}, {"residual", end.residual}},
       [n, end, training](Backend& b, const Tensor& dy, const SavedTensors& s, const Sinks& d) {
         const Sink dresidual = d[3];  // written first: x may be its own residual
-        b.normalize_backward(n, training, s[0], end, dy, d[0], d[1], d[2], dresidual);
+        const Sink dx = d[0], dgamma = d[1], dbeta = d[2];
+        b.normalize_backward(n, training, s[0], end, dy, dx, dgamma, dbeta, dresidual);
       });
 }
 

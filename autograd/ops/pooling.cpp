@@ -12,7 +12,7 @@ std::string_view name_of(Pool kind) { return kind == Pool::max ? "max" : "averag
 Variable pool2d(const Variable& x, const PoolParams& p) {
   Op op("pool2d", {x}, {{"kind", name_of(p.kind)}, {"kernel", p.kernel}, {"stride", p.stride}, {"padding", p.padding}});
   const Shape& s = x.shape();
-  op.rule(s.rank() == 4, "x must be (N, H, W, C)");
+  op.rule(s.rank() == 4 && s[1] >= 1 && s[2] >= 1, "x must be (N, H, W, C) with at least one pixel");
   op.rule(p.kernel >= 1 && p.stride >= 1 && p.padding >= 0 && 2 * p.padding <= p.kernel,
           "kernel and stride must be at least 1, padding at least 0 and at most half the kernel");
   const int64_t h = s[1] + 2 * p.padding - p.kernel, w = s[2] + 2 * p.padding - p.kernel;
