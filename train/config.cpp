@@ -167,7 +167,10 @@ void ExperimentOptions::fields(Fields& f) {
     f("layer", bare, "a bare layer instead of a model");
   }
   f.spec("model", model, model_registry(), "the network");
-  if (f.has("data") || !f.reading()) f("data", data, "the data set and its batches");
+  if (f.has("data") || !f.reading())
+    f("data", data, "the data set and its batches");
+  else
+    f.accept("data");
   f.spec("optimizer", optimizer, optimizer_registry(), "how the weights follow the gradients");
   f.spec("schedule", schedule, schedule_registry(), "how the learning rate changes; default: constant");
   f("train", train, "length and precision of the training");

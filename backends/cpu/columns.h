@@ -55,7 +55,4 @@ struct Columns {
   int64_t wide_rows(int64_t count) const { return (count + width - 1) / width; }
 };
 
-// Rows that are taken together: 16 KiB, but enough of them to make what is done once a chunk small.
-inline int64_t chunk_rows(int64_t width) { return std::max<int64_t>(4096 / width, 32); }
-
 }  // namespace mgic::cpu

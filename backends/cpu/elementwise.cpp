@@ -56,27 +56,25 @@ void pairwise(Pairwise operation, const float* a, const float* b, bool accumulat
 void pairwise_columns(Pairwise operation, const float* a, const float* columns, int64_t width, bool accumulate,
                       float* y, int64_t begin, int64_t end) {
   with_operation(operation, [&](auto f) HWY_ATTR {
-    each_strip_of_rows(begin, end, width, chunk_rows(width),
-                       [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                         V b[count.value];
-                         load_strip(columns + j, memory, count, b);
-                         for (int64_t r = 0; r < rows; ++r, i += width)
-                           for (int u = 0; u < count.value; ++u) {
-                             const int64_t at = i + u * lanes();
-                             put(f(memory.load(a + at), b[u]), accumulate, memory, y + at);
-                           }
-                       });
+    each_strip_of_rows(begin, end, width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+      V b[count.value];
+      load_strip(columns + j, memory, count, b);
+      for (int64_t r = 0; r < rows; ++r, i += width)
+        for (int u = 0; u < count.value; ++u) {
+          const int64_t at = i + u * lanes();
+          put(f(memory.load(a + at), b[u]), accumulate, memory, y + at);
+        }
+    });
   });
 }
 
 void spread_columns(const float* columns, int64_t width, bool accumulate, float* y, int64_t begin, int64_t end) {
-  each_strip_of_rows(begin, end, width, chunk_rows(width),
-                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                       V b[count.value];
-                       load_strip(columns + j, memory, count, b);
-                       for (int64_t r = 0; r < rows; ++r, i += width)
-                         for (int u = 0; u < count.value; ++u) put(b[u], accumulate, memory, y + i + u * lanes());
-                     });
+  each_strip_of_rows(begin, end, width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+    V b[count.value];
+    load_strip(columns + j, memory, count, b);
+    for (int64_t r = 0; r < rows; ++r, i += width)
+      for (int u = 0; u < count.value; ++u) put(b[u], accumulate, memory, y + i + u * lanes());
+  });
 }
 
 // Plain loops: the compiler vectorises them for each target.

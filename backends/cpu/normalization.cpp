@@ -2,8 +2,8 @@
 //
 //   z = (x − mean) · scale + beta,  scale = gamma / sqrt(variance + eps);   y = outer(inner(z) + residual)
 //
-// Statistics: one pass. Each thread walks its rows in chunks; a chunk's sums are taken in f32, of differences from a
-// mean that is close to its own, and chunks, threads and the copies of a channel are combined in f64 by Chan's formula,
+// Statistics: one pass. Each thread walks its rows in blocks; a block's sums are taken in f32, of differences from a
+// mean that is close to its own, and blocks, threads and the copies of a channel are combined in f64 by Chan's formula,
 // always in the same order.
 // Forward: one pass. Backward: one pass for the two sums, one for dx.
 #include "backends/cpu/simd.h"
@@ -19,76 +19,76 @@ HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 namespace {
 
-// Mean and squared deviations of every column. Sums are taken of x − shift, where the shift is the mean of the rows so
-// far (at first, of the first chunk). Σ(x − shift)² − (Σ(x − shift))² / n then cancels no more than what Chan's formula
-// adds again for the chunk's distance from those rows.
-void moments(const float* x, int64_t width, int64_t rows, double* mean, double* squares) {
-  const D d;
-  constexpr int strip = strip_vectors;
-  HWY_ALIGN float shifts[strip * hn::MaxLanes(d)], sums[strip * hn::MaxLanes(d)], square_sums[strip * hn::MaxLanes(d)];
-  const int64_t chunk = chunk_rows(width);
-  for (int64_t done = 0; done < rows; done += chunk) {
-    const int64_t n = std::min(chunk, rows - done);
-    const float* first = x + done * width;
-    const double inverse = 1.0 / n, weight = static_cast<double>(n) / (done + n), cross = done * weight;
-    each_strip(width, [&](int64_t j, auto memory, auto count) HWY_ATTR {
-      constexpr int k = count.value;
-      const int64_t size = k == 1 ? memory.size() : k * lanes();
-      V shift[k], sum[k], square_sum[k];
-      for (int u = 0; u < k; ++u) sum[u] = square_sum[u] = hn::Zero(d);
-      if (done == 0) {
-        for (int64_t r = 0; r < n; ++r)
-          for (int u = 0; u < k; ++u) sum[u] = hn::Add(sum[u], memory.load(first + r * width + j + u * lanes()));
-        for (int u = 0; u < k; ++u) {
-          shift[u] = hn::Mul(sum[u], hn::Set(d, static_cast<float>(inverse)));
-          hn::Store(shift[u], d, shifts + u * lanes());
-          sum[u] = hn::Zero(d);
-        }
-      } else {
-        for (int64_t u = 0; u < size; ++u) shifts[u] = static_cast<float>(mean[j + u]);
-        for (int u = 0; u < k; ++u) shift[u] = hn::Load(d, shifts + u * lanes());
+// sum[j] += Σ (x − shift), squares[j] += Σ (x − shift)² over the elements [begin, end) of column j.
+HWY_INLINE void shifted_sums(const float* x, int64_t width, int64_t begin, int64_t end, const float* shifts,
+                             float* sums, float* squares) {
+  each_strip_of_rows(begin, end, width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+    V shift[count.value], sum[count.value], square[count.value];
+    load_strip(shifts + j, memory, count, shift);
+    load_strip(sums + j, memory, count, sum);
+    load_strip(squares + j, memory, count, square);
+    for (int64_t r = 0; r < rows; ++r, i += width)
+      for (int u = 0; u < count.value; ++u) {
+        const V v = hn::Sub(memory.load(x + i + u * lanes()), shift[u]);
+        sum[u] = hn::Add(sum[u], v);
+        square[u] = hn::MulAdd(v, v, square[u]);
       }
-      for (int64_t r = 0; r < n; ++r)
-        for (int u = 0; u < k; ++u) {
-          const V v = hn::Sub(memory.load(first + r * width + j + u * lanes()), shift[u]);
-          sum[u] = hn::Add(sum[u], v);
-          square_sum[u] = hn::MulAdd(v, v, square_sum[u]);
-        }
-      for (int u = 0; u < k; ++u) {
-        hn::Store(sum[u], d, sums + u * lanes());
-        hn::Store(square_sum[u], d, square_sums + u * lanes());
-      }
-      for (int64_t u = 0; u < size; ++u) {
-        const double chunk_mean = shifts[u] + sums[u] * inverse;
-        const double chunk_squares = square_sums[u] - sums[u] * (sums[u] * inverse);
-        if (done == 0) {
-          mean[j + u] = chunk_mean;
-          squares[j + u] = chunk_squares;
-        } else {  // Chan's formula
-          const double delta = chunk_mean - mean[j + u];
-          mean[j + u] += delta * weight;
-          squares[j + u] += chunk_squares + delta * delta * cross;
-        }
-      }
-    });
+    store_strip(sum, memory, count, sums + j);
+    store_strip(square, memory, count, squares + j);
+  });
+}
+
+// Chan's formula for `n` more rows of every column, given their sums; the first rows have weight 1 and cross 0.
+HWY_INLINE void combine_block(int64_t width, double n, double weight, double cross, const float* HWY_RESTRICT shift,
+                              const float* HWY_RESTRICT sum, const float* HWY_RESTRICT square,
+                              double* HWY_RESTRICT mean, double* HWY_RESTRICT squares) {
+  const double inverse = 1.0 / n;
+  for (int64_t j = 0; j < width; ++j) {
+    const double offset = sum[j] * inverse, delta = shift[j] + offset - mean[j];
+    mean[j] += delta * weight;
+    squares[j] += square[j] - sum[j] * offset + delta * delta * cross;
   }
+}
+
+// Mean and squared deviations of every column over `rows` rows. Sums are taken of x − shift, where the shift is the
+// mean of the rows so far (of the first block at first). Σ(x − shift)² − (Σ(x − shift))² / n then cancels no more than
+// what Chan's formula adds again for the block's distance from those rows. block is room for 3·width floats.
+void moments(const float* x, int64_t width, int64_t rows, float* block, double* mean, double* squares) {
+  float *shift = block, *sum = block + width, *square = block + 2 * width;
+  std::fill_n(mean, width, 0.0);
+  std::fill_n(squares, width, 0.0);
+  int64_t done = 0;
+  each_block(0, rows * width, width, [&](int64_t begin, int64_t end) HWY_ATTR {
+    const int64_t n = (end - begin) / width;
+    std::fill_n(block, 3 * width, 0.0f);
+    if (done == 0) {
+      shifted_sums(x, width, begin, end, shift, sum, square);
+      for (int64_t j = 0; j < width; ++j) shift[j] = sum[j] / static_cast<float>(n);
+      std::fill_n(sum, 2 * width, 0.0f);
+    } else {
+      for (int64_t j = 0; j < width; ++j) shift[j] = static_cast<float>(mean[j]);
+    }
+    shifted_sums(x, width, begin, end, shift, sum, square);
+    const double weight = static_cast<double>(n) / (done + n);
+    combine_block(width, n, weight, done * weight, shift, sum, square, mean, squares);
+    done += n;
+  });
 }
 
 void normalize_elements(const NormalizeArgs& a, int64_t begin, int64_t end) {
   const auto run = [&](auto inner, auto finish) HWY_ATTR {
-    each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
-                       [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                         V mean[count.value], scale[count.value], beta[count.value];
-                         load_strip(a.mean + j, memory, count, mean);
-                         load_strip(a.scale + j, memory, count, scale);
-                         load_strip(a.beta + j, memory, count, beta);
-                         for (int64_t r = 0; r < rows; ++r, i += a.width)
-                           for (int u = 0; u < count.value; ++u) {
-                             const int64_t at = i + u * lanes();
-                             const V z = hn::MulAdd(hn::Sub(memory.load(a.x + at), mean[u]), scale[u], beta[u]);
-                             memory.store(finish(inner.value(z), at, memory), a.y + at);
-                           }
-                       });
+    each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+      V mean[count.value], scale[count.value], beta[count.value];
+      load_strip(a.mean + j, memory, count, mean);
+      load_strip(a.scale + j, memory, count, scale);
+      load_strip(a.beta + j, memory, count, beta);
+      for (int64_t r = 0; r < rows; ++r, i += a.width)
+        for (int u = 0; u < count.value; ++u) {
+          const int64_t at = i + u * lanes();
+          const V z = hn::MulAdd(hn::Sub(memory.load(a.x + at), mean[u]), scale[u], beta[u]);
+          memory.store(finish(inner.value(z), at, memory), a.y + at);
+        }
+    });
   };
   with_activation(a.inner, [&](auto inner) HWY_ATTR {
     if (a.residual == nullptr) return run(inner, [](V z, int64_t, auto) HWY_ATTR { return z; });
@@ -109,77 +109,70 @@ HWY_INLINE V through_outer(const BackwardArgs& a, Inner inner, Outer outer, V z,
     return outer.gradient(hn::Add(inner.value(z), memory.load(a.residual + i)), dy);
 }
 
-// Σ dz and Σ dz (x − mean) over elements [begin, end), per column; also stores the residual's gradient where
-// `dresidual` is there.
+// sum[j] += Σ dz, centred_sum[j] += Σ dz (x − mean) over elements [begin, end) of column j; also stores the residual's
+// gradient where `dresidual` is there.
 template <class Inner, class Outer>
 HWY_INLINE void backward_sums_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end,
-                                 float* dresidual, double* sums, double* centred_sums) {
-  const D d;
-  HWY_ALIGN float chunk_sum[strip_vectors * hn::MaxLanes(d)], chunk_centred[strip_vectors * hn::MaxLanes(d)];
-  each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
-                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                       constexpr int k = count.value;
-                       V sum[k], centred_sum[k], mean[k], scale[k], beta[k];
-                       load_strip(a.mean + j, memory, count, mean);
-                       load_strip(a.scale + j, memory, count, scale);
-                       load_strip(a.beta + j, memory, count, beta);
-                       for (int u = 0; u < k; ++u) sum[u] = centred_sum[u] = hn::Zero(d);
-                       for (int64_t r = 0; r < rows; ++r, i += a.width)
-                         for (int u = 0; u < k; ++u) {
-                           const int64_t at = i + u * lanes();
-                           const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
-                           const V z = hn::MulAdd(centred, scale[u], beta[u]);
-                           const V g = through_outer(a, inner, outer, z, at, memory);
-                           if (dresidual != nullptr) memory.store(g, dresidual + at);
-                           const V dz = inner.gradient(z, g);
-                           sum[u] = hn::Add(sum[u], dz);
-                           centred_sum[u] = hn::MulAdd(dz, centred, centred_sum[u]);
-                         }
-                       for (int u = 0; u < k; ++u) {
-                         hn::Store(sum[u], d, chunk_sum + u * lanes());
-                         hn::Store(centred_sum[u], d, chunk_centred + u * lanes());
-                       }
-                       const int64_t size = k == 1 ? memory.size() : k * lanes();
-                       for (int64_t u = 0; u < size; ++u) {
-                         sums[j + u] += chunk_sum[u];
-                         centred_sums[j + u] += chunk_centred[u];
-                       }
-                     });
+                                 float* dresidual, float* sums, float* centred_sums) {
+  each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+    constexpr int k = count.value;
+    V sum[k], centred_sum[k], mean[k], scale[k], beta[k];
+    load_strip(sums + j, memory, count, sum);
+    load_strip(centred_sums + j, memory, count, centred_sum);
+    load_strip(a.mean + j, memory, count, mean);
+    load_strip(a.scale + j, memory, count, scale);
+    load_strip(a.beta + j, memory, count, beta);
+    for (int64_t r = 0; r < rows; ++r, i += a.width)
+      for (int u = 0; u < k; ++u) {
+        const int64_t at = i + u * lanes();
+        const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
+        const V z = hn::MulAdd(centred, scale[u], beta[u]);
+        const V g = through_outer(a, inner, outer, z, at, memory);
+        if (dresidual != nullptr) memory.store(g, dresidual + at);
+        const V dz = inner.gradient(z, g);
+        sum[u] = hn::Add(sum[u], dz);
+        centred_sum[u] = hn::MulAdd(dz, centred, centred_sum[u]);
+      }
+    store_strip(sum, memory, count, sums + j);
+    store_strip(centred_sum, memory, count, centred_sums + j);
+  });
 }
 
 // dx (+)= scale dz − shift − (x − mean) slope, and the residual's gradient where it was not stored before.
 template <class Inner, class Outer>
 HWY_INLINE void backward_apply_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end) {
-  each_strip_of_rows(begin, end, a.width, chunk_rows(a.width),
-                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                       constexpr int k = count.value;
-                       V mean[k], scale[k], beta[k], shift[k], slope[k];
-                       load_strip(a.mean + j, memory, count, mean);
-                       load_strip(a.scale + j, memory, count, scale);
-                       load_strip(a.beta + j, memory, count, beta);
-                       load_strip(a.shift + j, memory, count, shift);
-                       load_strip(a.slope + j, memory, count, slope);
-                       for (int64_t r = 0; r < rows; ++r, i += a.width)
-                         for (int u = 0; u < k; ++u) {
-                           const int64_t at = i + u * lanes();
-                           const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
-                           const V z = hn::MulAdd(centred, scale[u], beta[u]);
-                           const V g = through_outer(a, inner, outer, z, at, memory);
-                           if (a.dresidual != nullptr) put(g, a.accumulate_dresidual, memory, a.dresidual + at);
-                           if (a.dx == nullptr) continue;
-                           const V direct = hn::MulSub(inner.gradient(z, g), scale[u], shift[u]);
-                           put(hn::NegMulAdd(centred, slope[u], direct), a.accumulate_dx, memory, a.dx + at);
-                         }
-                     });
+  each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+    constexpr int k = count.value;
+    V mean[k], scale[k], beta[k], shift[k], slope[k];
+    load_strip(a.mean + j, memory, count, mean);
+    load_strip(a.scale + j, memory, count, scale);
+    load_strip(a.beta + j, memory, count, beta);
+    load_strip(a.shift + j, memory, count, shift);
+    load_strip(a.slope + j, memory, count, slope);
+    for (int64_t r = 0; r < rows; ++r, i += a.width)
+      for (int u = 0; u < k; ++u) {
+        const int64_t at = i + u * lanes();
+        const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
+        const V z = hn::MulAdd(centred, scale[u], beta[u]);
+        const V g = through_outer(a, inner, outer, z, at, memory);
+        if (a.dresidual != nullptr) put(g, a.accumulate_dresidual, memory, a.dresidual + at);
+        if (a.dx == nullptr) continue;
+        const V direct = hn::MulSub(inner.gradient(z, g), scale[u], shift[u]);
+        put(hn::NegMulAdd(centred, slope[u], direct), a.accumulate_dx, memory, a.dx + at);
+      }
+  });
 }
 
-void backward_sums(const BackwardArgs& a, int64_t begin, int64_t end, float* dresidual, double* sums,
-                   double* centred_sums) {
-  std::fill_n(sums, a.width, 0.0);
-  std::fill_n(centred_sums, a.width, 0.0);
+// sums (2, width): of dz and of dz (x − mean). block is room for as many floats.
+void backward_sums(const BackwardArgs& a, int64_t begin, int64_t end, float* dresidual, float* block, double* sums) {
+  std::fill_n(sums, 2 * a.width, 0.0);
   with_activation(a.inner, [&](auto inner) HWY_ATTR {
     with_activation(a.outer, [&](auto outer) HWY_ATTR {
-      backward_sums_of(a, inner, outer, begin, end, dresidual, sums, centred_sums);
+      each_block(begin, end, a.width, [&](int64_t from, int64_t to) HWY_ATTR {
+        std::fill_n(block, 2 * a.width, 0.0f);
+        backward_sums_of(a, inner, outer, from, to, dresidual, block, block + a.width);
+        for (int64_t j = 0; j < 2 * a.width; ++j) sums[j] += block[j];
+      });
     });
   });
 }
@@ -249,7 +242,8 @@ void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance
   Scratch<double> partial(parts * 2 * width);
   parallel(wide_rows, parts, [&](int part, int64_t begin, int64_t end) {
     double* mine = partial.data() + part * 2 * width;
-    HWY_DYNAMIC_DISPATCH(moments)(px + begin * width, width, end - begin, mine, mine + width);
+    Scratch<float> block(3 * width);
+    HWY_DYNAMIC_DISPATCH(moments)(px + begin * width, width, end - begin, block.data(), mine, mine + width);
   });
 
   for (int64_t c = 0; c < channels; ++c) {
@@ -322,8 +316,8 @@ void CpuBackend::normalize_backward(const Norm& norm, bool training, const Tenso
     const int parts = columns.parts(x.count());
     Scratch<double> partial(parts * 2 * width);
     columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
-      double* mine = partial.data() + part * 2 * width;
-      HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, mine, mine + width);
+      Scratch<float> block(2 * width);
+      HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, block.data(), partial.data() + part * 2 * width);
     });
     for (int64_t c = 0; c < channels; ++c) {
       sum[c] = centred_sum[c] = 0;

@@ -14,26 +14,25 @@ HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 namespace {
 
-// sums[j] = Σ a b over the elements [begin, end) of column j; b may be null.
-void column_sums(const float* a, const float* b, int64_t width, int64_t begin, int64_t end, double* sums) {
+// sums[j] = Σ a b over the elements [begin, end) of column j; b may be null. block is room for `width` sums.
+void column_sums(const float* a, const float* b, int64_t width, int64_t begin, int64_t end, float* block,
+                 double* sums) {
   std::fill_n(sums, width, 0.0);
-  const D d;
-  HWY_ALIGN float chunk_sum[strip_vectors * hn::MaxLanes(d)];
-  each_strip_of_rows(begin, end, width, chunk_rows(width),
-                     [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
-                       constexpr int k = count.value;
-                       V sum[k];
-                       for (int u = 0; u < k; ++u) sum[u] = hn::Zero(d);
-                       for (int64_t r = 0; r < rows; ++r, i += width)
-                         for (int u = 0; u < k; ++u) {
-                           const int64_t at = i + u * lanes();
-                           const V v = memory.load(a + at);
-                           sum[u] = b == nullptr ? hn::Add(sum[u], v) : hn::MulAdd(v, memory.load(b + at), sum[u]);
-                         }
-                       for (int u = 0; u < k; ++u) hn::Store(sum[u], d, chunk_sum + u * lanes());
-                       const int64_t size = k == 1 ? memory.size() : k * lanes();
-                       for (int64_t u = 0; u < size; ++u) sums[j + u] += chunk_sum[u];
-                     });
+  each_block(begin, end, width, [&](int64_t from, int64_t to) HWY_ATTR {
+    std::fill_n(block, width, 0.0f);
+    each_strip_of_rows(from, to, width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
+      V sum[count.value];
+      load_strip(block + j, memory, count, sum);
+      for (int64_t r = 0; r < rows; ++r, i += width)
+        for (int u = 0; u < count.value; ++u) {
+          const int64_t at = i + u * lanes();
+          const V v = memory.load(a + at);
+          sum[u] = b == nullptr ? hn::Add(sum[u], v) : hn::MulAdd(v, memory.load(b + at), sum[u]);
+        }
+      store_strip(sum, memory, count, block + j);
+    });
+    for (int64_t j = 0; j < width; ++j) sums[j] += block[j];
+  });
 }
 
 }  // namespace
@@ -60,7 +59,8 @@ void sum_rows(double alpha, const float* a, const float* b, int64_t count, const
   Scratch<double> partial(parts * width);
   std::fill_n(partial.data(), partial.count(), 0.0);
   columns.parallel_elements(count, [&](int part, int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(column_sums)(a, b, width, begin, end, partial.data() + part * width);
+    Scratch<float> block(width);
+    HWY_DYNAMIC_DISPATCH(column_sums)(a, b, width, begin, end, block.data(), partial.data() + part * width);
   });
   for (int64_t c = 0; c < columns.channels; ++c) {
     double sum = 0;

@@ -73,23 +73,36 @@ HWY_INLINE void each_strip(int64_t width, F&& f) {
   if (j < width) f(j, Part{width - j}, Count<1>());
 }
 
-// f(j, memory, count, i, rows) for every strip of elements [begin, end), in chunks of rows that stay in cache while
-// the strips pass: `rows` rows whose strip begins at element i = begin + row·width + j. begin is a multiple of width;
-// what is left of a row at the end comes as a row of its own.
+// f(j, memory, count, i, rows) for every strip of elements [begin, end), some rows at a time: `rows` rows whose strip
+// begins at element i = begin + row·width + j. begin is a multiple of width; what is left of a row at the end comes as
+// a row of its own. Where a row is longer than a strip, only four rows are taken together, so that memory is read
+// nearly in order: with more of them, the hardware did not foresee the reads, and they took up to twice as long.
 template <class F>
-HWY_INLINE void each_strip_of_rows(int64_t begin, int64_t end, int64_t width, int64_t chunk, F&& f) {
-  const int64_t rows = (end - begin) / width, rest = begin + rows * width;
-  for (int64_t done = 0; done < rows; done += chunk)
+HWY_INLINE void each_strip_of_rows(int64_t begin, int64_t end, int64_t width, F&& f) {
+  const int64_t rows = (end - begin) / width, rest = begin + rows * width, together = width <= 64 ? 64 : 4;
+  for (int64_t done = 0; done < rows; done += together)
     each_strip(width, [&](int64_t j, auto memory, auto count)
-                          HWY_ATTR { f(j, memory, count, begin + done * width + j, std::min(chunk, rows - done)); });
+                          HWY_ATTR { f(j, memory, count, begin + done * width + j, std::min(together, rows - done)); });
   each_strip(end - rest,
              [&](int64_t j, auto memory, auto count) HWY_ATTR { f(j, memory, count, rest + j, int64_t{1}); });
+}
+
+// f(begin, end) for blocks of rows of elements [begin, end): sums over a block are taken in f32, and blocks are added
+// in f64.
+template <class F>
+HWY_INLINE void each_block(int64_t begin, int64_t end, int64_t width, F&& f) {
+  constexpr int64_t rows = 64;
+  for (; begin < end; begin += rows * width) f(begin, std::min(begin + rows * width, end));
 }
 
 // Loads the `count` vectors of a strip's parameter.
 template <class Memory, class Count, class Vectors>
 HWY_INLINE void load_strip(const float* p, Memory memory, Count, Vectors& v) {
   for (int u = 0; u < Count::value; ++u) v[u] = memory.load(p + u * lanes());
+}
+template <class Memory, class Count, class Vectors>
+HWY_INLINE void store_strip(const Vectors& v, Memory memory, Count, float* p) {
+  for (int u = 0; u < Count::value; ++u) memory.store(v[u], p + u * lanes());
 }
 
 // ---- Activations: value(x), and gradient(x, dy) = dy · activation'(x) with the flat side's slope at a kink ----
