@@ -12,6 +12,10 @@ namespace {
 thread_local bool enabled = true;
 thread_local bool running_backward = false;
 
+std::string who(const Node& node) {
+  return node.path.empty() ? std::string(node.name) : fmt::format("{} (in {})", node.name, node.path);
+}
+
 }  // namespace
 
 Sink Slot::sink() {
@@ -32,9 +36,10 @@ void Slot::take(const Tensor& contribution) {
   } else if (gradient.unique()) {
     backend_of(device).scale(1.0, contribution.reshape(shape), {&gradient, Write::accumulate});
   } else {
-    Tensor sum = Tensor::empty(shape, dtype, device);
-    backend_of(device).add(gradient, contribution.reshape(shape), Broadcast::same, sum);
-    gradient = sum;
+    // Element by element, whatever the shape: a backend's tensors have a last dimension, and a scalar has none.
+    Tensor sum = Tensor::empty({shape.count()}, dtype, device);
+    backend_of(device).add(gradient.reshape(sum.shape()), contribution.reshape(sum.shape()), Broadcast::same, sum);
+    gradient = sum.reshape(shape);
   }
 }
 
@@ -109,15 +114,14 @@ void backward(const Variable& output, const Tensor& seed) {
     queue.pop();
     if (!queue.empty() && queue.top() == slot) continue;  // asked for by several consumers, run once
     const std::shared_ptr<Node> node = slot->node;
-    check(node->backward != nullptr, "{} ({}): backward ran through this graph already and freed what it had saved",
-          node->name, node->path);
+    if (node->backward == nullptr)
+      fail("{}: backward ran through this graph already and freed what it had saved", who(*node));
     SavedTensors saved;
     saved.reserve(node->saved.size());
     for (const Saved& s : node->saved) {
-      check(!s.tensor.defined() || s.tensor.version() == s.version,
-            "{} ({}): its saved tensor \"{}\" was changed in place before backward could use it; "
-            "change a clone instead",
-            node->name, node->path, s.name);
+      if (s.tensor.defined() && s.tensor.version() != s.version)
+        fail("{}: its saved tensor \"{}\" was changed in place before backward could use it; change a clone instead",
+             who(*node), s.name);
       saved.push_back(s.tensor);
     }
     node->saved.clear();

@@ -44,8 +44,6 @@ Device choose_device(std::string_view name) {
   return device;
 }
 
-Backend& Backend::fallback(std::string_view op) { fail("{}: the {} backend does not have it", op, name()); }
-
 // ---- The training unit, composed of the plain functions ----
 
 namespace {
@@ -154,114 +152,6 @@ void Backend::conv_chain_backward(const Chain& chain, const ChainInput& in, cons
       if (sinks.minus) scale(-1.0, gradient, sinks.minus);
     }
   }
-}
-
-// ---- Everything else has no default ----
-
-void Backend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
-                     Activation activation, Tensor& y) {
-  fallback("conv2d").conv2d(p, x, w, bias, residual, activation, y);
-}
-void Backend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
-  fallback("conv2d_backward_data").conv2d_backward_data(p, dy, w, dx);
-}
-void Backend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
-  fallback("conv2d_backward_weights").conv2d_backward_weights(p, x, dy, dw);
-}
-void Backend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) {
-  fallback("norm_statistics").norm_statistics(x, mean, variance);
-}
-void Backend::update_running(const Tensor& mean, const Tensor& variance, int64_t rows, double momentum,
-                             Tensor& running_mean, Tensor& running_var) {
-  fallback("update_running").update_running(mean, variance, rows, momentum, running_mean, running_var);
-}
-void Backend::normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y) {
-  fallback("normalize").normalize(norm, x, epilogue, y);
-}
-void Backend::normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
-                                 const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual) {
-  fallback("normalize_backward").normalize_backward(norm, training, x, epilogue, dy, dx, dgamma, dbeta, dresidual);
-}
-void Backend::activation(Activation activation, const Tensor& x, Tensor& y) {
-  fallback("activation").activation(activation, x, y);
-}
-void Backend::activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx) {
-  fallback("activation_backward").activation_backward(activation, x, dy, dx);
-}
-void Backend::scale(double alpha, const Tensor& x, Sink y) { fallback("scale").scale(alpha, x, y); }
-void Backend::add(const Tensor& a, const Tensor& b, Broadcast broadcast, Tensor& y) {
-  fallback("add").add(a, b, broadcast, y);
-}
-void Backend::subtract(const Tensor& a, const Tensor& b, Tensor& y) { fallback("subtract").subtract(a, b, y); }
-void Backend::multiply(const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
-  fallback("multiply").multiply(a, b, broadcast, y);
-}
-void Backend::sum_to(double alpha, const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
-  fallback("sum_to").sum_to(alpha, a, b, broadcast, y);
-}
-void Backend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor& indices) {
-  fallback("pool2d").pool2d(p, x, y, indices);
-}
-void Backend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Tensor& indices, Sink dx) {
-  fallback("pool2d_backward").pool2d_backward(p, dy, indices, dx);
-}
-void Backend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indices) {
-  fallback("global_pool").global_pool(kind, x, y, indices);
-}
-void Backend::global_pool_backward(Pool kind, const Tensor& dy, const Tensor& indices, Sink dx) {
-  fallback("global_pool_backward").global_pool_backward(kind, dy, indices, dx);
-}
-void Backend::matmul(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& bias, Sink y) {
-  fallback("matmul").matmul(a, transpose_a, b, transpose_b, bias, y);
-}
-void Backend::cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& losses) {
-  fallback("cross_entropy").cross_entropy(logits, labels, losses);
-}
-void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& labels, const Tensor& scale, double alpha,
-                                     Sink dlogits) {
-  fallback("cross_entropy_backward").cross_entropy_backward(logits, labels, scale, alpha, dlogits);
-}
-void Backend::accumulate_metrics(const Tensor& losses, const Tensor& logits, const Tensor& labels, Tensor& sums) {
-  fallback("accumulate_metrics").accumulate_metrics(losses, logits, labels, sums);
-}
-void Backend::dropout(uint64_t key, double p, const Tensor& x, Sink y) { fallback("dropout").dropout(key, p, x, y); }
-void Backend::copy_channels(const Tensor& x, int64_t from, int64_t count, Sink y, int64_t to) {
-  fallback("copy_channels").copy_channels(x, from, count, y, to);
-}
-void Backend::transpose_groups(int64_t groups, const Tensor& x, Sink y) {
-  fallback("transpose_groups").transpose_groups(groups, x, y);
-}
-void Backend::resize_bilinear(bool align_corners, const Tensor& x, Tensor& y) {
-  fallback("resize_bilinear").resize_bilinear(align_corners, x, y);
-}
-void Backend::resize_bilinear_backward(bool align_corners, const Tensor& dy, Sink dx) {
-  fallback("resize_bilinear_backward").resize_bilinear_backward(align_corners, dy, dx);
-}
-void Backend::nearest_neighbours(const Tensor& x, Tensor& indices) {
-  fallback("nearest_neighbours").nearest_neighbours(x, indices);
-}
-void Backend::edge_features(const Tensor& x, const Tensor& indices, Tensor& y) {
-  fallback("edge_features").edge_features(x, indices, y);
-}
-void Backend::edge_features_backward(const Tensor& dy, const Tensor& indices, Sink dx) {
-  fallback("edge_features_backward").edge_features_backward(dy, indices, dx);
-}
-void Backend::neighbourhood_max(const Tensor& x, Tensor& y, Tensor& winners) {
-  fallback("neighbourhood_max").neighbourhood_max(x, y, winners);
-}
-void Backend::neighbourhood_max_backward(const Tensor& dy, const Tensor& winners, Sink dx) {
-  fallback("neighbourhood_max_backward").neighbourhood_max_backward(dy, winners, dx);
-}
-void Backend::sgd_update(const SgdParams& p, std::vector<Update>& updates) {
-  fallback("sgd_update").sgd_update(p, updates);
-}
-void Backend::adamw_update(const AdamWParams& p, std::vector<Update>& updates) {
-  fallback("adamw_update").adamw_update(p, updates);
-}
-void Backend::cast(const Tensor& x, Tensor& y) { fallback("cast").cast(x, y); }
-void Backend::fill(double value, Tensor& y) { fallback("fill").fill(value, y); }
-void Backend::random_uniform(uint64_t key, double low, double high, Tensor& y) {
-  fallback("random_uniform").random_uniform(key, low, high, y);
 }
 
 }  // namespace mgic

@@ -5,8 +5,8 @@
 // "rows" are all dimensions but the last. Statistics and per-channel vectors are (C). Unless a function says
 // otherwise, all its tensors have one dtype and none of its outputs overlaps an input.
 //
-// A function without a body of its own in a backend goes to fallback(); adding an operation to `reference` alone makes
-// it available on `cpu` too (docs/extending.md).
+// The default bodies are the naive loops of backends/reference, and for the fused units compositions: an operation
+// declared here and written there runs on `reference` and, said once in the log, on `cpu` (docs/extending.md).
 #pragma once
 
 #include <string_view>
@@ -204,8 +204,9 @@ class Backend {
   virtual void random_uniform(uint64_t key, double low, double high, Tensor& y);
 
  protected:
-  // The backend that does what this one has no body for; throws where there is none, else says so once.
-  virtual Backend& fallback(std::string_view op);
+  // Called first by every naive body: `reference` has nothing to add, a backend with kernels of its own says once that
+  // `op` has none yet, and one whose tensors are not in host memory throws.
+  virtual void naive(std::string_view op) = 0;
 };
 
 Backend& backend_of(Device device);           // throws for meta, and for cuda where there is none

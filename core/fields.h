@@ -158,7 +158,7 @@ class Fields {
   }
   void fault(std::string_view key, std::string message);
 
-  bool readable() const;  // false where an object was expected and something else stands
+  bool readable() const;                 // false where an object was expected and something else stands
   bool has(std::string_view key) const;  // the file names this key
   size_t fault_count() const;            // of the whole file, so far
   // Reports every key that nobody asked for. Called once, after the last field.

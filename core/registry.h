@@ -26,8 +26,9 @@ struct Spec {
 int64_t option_or(const std::shared_ptr<const Json>& options, const char* key, int64_t otherwise);
 std::string option_text(const std::shared_ptr<const Json>& options, const char* key);  // "" where there is none
 std::shared_ptr<const Json> options_with_type(const std::string& type, const Json& options);
-std::string type_of(Fields& fields, const std::string& kind, const std::vector<std::string>& choices);  // "" after reporting the fault
-Json parse_json(std::string_view text);                                        // throws UserError
+std::string type_of(Fields& fields, const std::string& kind,
+                    const std::vector<std::string>& choices);  // "" after reporting the fault
+Json parse_json(std::string_view text);                        // throws UserError
 
 template <class T, class Context>
 class Registry {

@@ -56,9 +56,10 @@ struct Normalization {
   std::vector<double> mean, deviation;  // one a channel
 };
 
-// One subject's two parts. Both have the same shape and classes.
+// One subject's parts. All have the same shape and classes.
 struct DataSource {
   std::unique_ptr<Dataset> train, test;
+  std::unique_ptr<Dataset> validation;  // null, unless a share of train was split off (data/subset.h)
   Normalization normalization;
 };
 

@@ -1,13 +1,19 @@
 #include "data/options.h"
 
+#include "data/subset.h"
+
 namespace mgic {
 
 std::unique_ptr<DataSource> open_data(const DataOptions& options, uint64_t seed) {
   check(options.source.make != nullptr, "the data options name no data set");
-  return options.source.make({seed});
+  auto source = options.source.make({seed});
+  if (options.validation > 0) split_validation(*source, options.validation, seed);
+  return source;
 }
 
 void check_data(const DataOptions& options, const DataSource& source, Faults& faults) {
+  if (source.validation && source.validation->size() == 0)
+    faults.add("data.validation", "is so small a share that no sample is left for it");
   if (const int64_t size = source.train->size(); options.batch_size > size)
     faults.add("data.batch_size",
                fmt::format("must be at most the number of training samples, {}, not {}", size, options.batch_size));

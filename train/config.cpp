@@ -33,9 +33,10 @@ Json parse_file_text(const std::string& text, const std::string& file) {
   try {
     return Json::parse(text, nullptr, true, true);  // comments are welcome
   } catch (const Json::exception& e) {
-    const std::string what = e.what();
-    const size_t at = what.find("] ");
-    fail_user("{}: is not JSON: {}", file, at == std::string::npos ? what : what.substr(at + 2));
+    // Without the exception's number, and without a quotation of bytes that may be no text at all.
+    std::string what = e.what();
+    if (const size_t at = what.find("] "); at != std::string::npos) what.erase(0, at + 2);
+    fail_user("{}: is not JSON: {}", file, what.substr(0, what.find("; last read")));
   }
 }
 
@@ -92,6 +93,11 @@ void apply_override(Json& json, const std::string& text) {
   const std::string value_text = text.substr(equals + 1);
   Json value = Json::parse(value_text, nullptr, false);
   if (value.is_discarded()) value = value_text;
+  try {
+    (void)value.dump();
+  } catch (const Json::exception&) {
+    fail_user("--set {}: the value is not UTF-8 text", text.substr(0, equals));
+  }
   Json* node = &json;
   for (const Step& step : parse_path(text.substr(0, equals), text)) {
     if (step.index >= 0) {

@@ -19,11 +19,7 @@ std::string ratio(int64_t a, int64_t b) {
   return b == 0 ? "" : fmt::format("{:.1f} %", 100.0 * static_cast<double>(a) / static_cast<double>(b));
 }
 
-std::vector<int64_t> sizes_of(const Shape& shape) { return {shape.sizes().begin(), shape.sizes().end()}; }
-
-}  // namespace
-
-std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+std::string aligned(const std::vector<std::vector<std::string>>& rows, bool numbers_right) {
   std::vector<size_t> widths;
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) {
@@ -35,13 +31,20 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       const std::string gap(widths[i] - width_of(row[i]), ' ');
-      line += (i == 0 ? "" : "  ") + (i == 0 ? row[i] + gap : gap + row[i]);
+      line += (i == 0 ? "" : "  ") + (i == 0 || !numbers_right ? row[i] + gap : gap + row[i]);
     }
     while (!line.empty() && line.back() == ' ') line.pop_back();
     text += line + "\n";
   }
   return text;
 }
+
+std::vector<int64_t> sizes_of(const Shape& shape) { return {shape.sizes().begin(), shape.sizes().end()}; }
+
+}  // namespace
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) { return aligned(rows, true); }
+std::string format_list(const std::vector<std::vector<std::string>>& rows) { return aligned(rows, false); }
 
 std::string with_thousands(int64_t n) {
   std::string text = std::to_string(n);
@@ -103,6 +106,76 @@ std::string bench_json(const BenchResult& r) {
   for (const LayerTiming& l : r.layers)
     json["layers"].push_back(
         {{"name", l.name}, {"forward_ms", l.forward_ms}, {"backward_ms", l.backward_ms}, {"gflops", l.gflops}});
+  return json.dump();
+}
+
+// Classes beyond this many make no readable confusion matrix.
+constexpr size_t most_columns = 20;
+
+std::string evaluation_text(const Evaluation& e) {
+  const size_t n = e.confusion.size();
+  std::vector<std::vector<std::string>> rows{{"class", "samples", "recall", "precision"}};
+  for (size_t c = 0; c < n; ++c) {
+    int64_t samples = 0, predicted = 0;
+    for (size_t other = 0; other < n; ++other) {
+      samples += e.confusion[c][other];
+      predicted += e.confusion[other][c];
+    }
+    rows.push_back(
+        {e.names[c], with_thousands(samples), ratio(e.confusion[c][c], samples), ratio(e.confusion[c][c], predicted)});
+  }
+  std::string text = format_table(rows);
+  if (n <= most_columns) {
+    std::vector<std::vector<std::string>> matrix{{"true \\ predicted"}};
+    for (size_t c = 0; c < n; ++c) matrix[0].push_back(std::to_string(c));
+    for (size_t c = 0; c < n; ++c) {
+      matrix.push_back({fmt::format("{} {}", c, e.names[c])});
+      for (int64_t count : e.confusion[c]) matrix.back().push_back(count == 0 ? "." : std::to_string(count));
+    }
+    text += "\n" + format_table(matrix);
+  }
+  return text + fmt::format("\naccuracy {:.2f} %, loss {:.4f} on {} samples, with {}\n", 100 * e.metrics.accuracy,
+                            e.metrics.loss, with_thousands(e.metrics.samples), e.weights);
+}
+
+std::string evaluation_json(const Evaluation& e) {
+  return Json{{"accuracy", e.metrics.accuracy}, {"loss", e.metrics.loss}, {"samples", e.metrics.samples},
+              {"weights", e.weights},           {"classes", e.names},     {"confusion", e.confusion}}
+      .dump();
+}
+
+std::string predictions_text(const std::vector<Prediction>& predictions) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Prediction& p : predictions) {
+    rows.push_back({p.file});
+    for (const auto& [name, probability] : p.best)
+      rows.back().push_back(fmt::format("{} {:5.1f} %", name, 100 * probability));
+  }
+  return format_list(rows);
+}
+
+std::string predictions_json(const std::vector<Prediction>& predictions) {
+  Json json{{"predictions", Json::array()}};
+  for (const Prediction& p : predictions) {
+    Json best = Json::array();
+    for (const auto& [name, probability] : p.best) best.push_back({{"class", name}, {"probability", probability}});
+    json["predictions"].push_back({{"file", p.file}, {"best", best}});
+  }
+  return json.dump();
+}
+
+std::string schema_text(const std::string& name, const std::string& doc, const Schema& schema) {
+  std::vector<std::vector<std::string>> rows{{"key", "type", "default", "range", "meaning"}};
+  for (const SchemaEntry& e : schema)
+    rows.push_back({e.key, e.type, e.default_value == "null" ? "" : e.default_value, e.range, e.doc});
+  return name + (doc.empty() ? "" : ": " + doc) + "\n\n" + (schema.empty() ? "it has no keys\n" : format_list(rows));
+}
+
+std::string schema_json(const std::string& name, const std::string& doc, const Schema& schema) {
+  Json json{{"name", name}, {"doc", doc}, {"keys", Json::array()}};
+  for (const SchemaEntry& e : schema)
+    json["keys"].push_back(
+        {{"key", e.key}, {"type", e.type}, {"default", e.default_value}, {"range", e.range}, {"doc", e.doc}});
   return json.dump();
 }
 

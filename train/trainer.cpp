@@ -48,6 +48,9 @@ class Training {
         folder_(folder),
         train_loader_(*data.train, training_loader(options_.data, seed_), data.normalization),
         test_loader_(*data.test, evaluation_loader(options_.data), data.normalization),
+        validation_loader_(data.validation ? std::make_unique<DataLoader>(
+                                                 *data.validation, evaluation_loader(options_.data), data.normalization)
+                                           : nullptr),
         sums_(device_) {
     const SampleShape s = data.train->shape();
     model_ = build_model(experiment, {1, s.height, s.width, s.channels});
@@ -141,37 +144,42 @@ class Training {
     optimizer_->step(lr_);
   }
 
-  // Evaluates, writes both metrics lines and the checkpoint that is due; returns the test accuracy.
+  // Evaluates, writes the metrics lines and the checkpoint that is due; returns the test accuracy.
   double end_epoch() {
     const Metrics train = sums_.read();
-    const auto start = Clock::now();
-    const Metrics test = evaluate(*model_, test_loader_, device_);
-    const double test_seconds = seconds_since(start);
-    write_metrics("train", train, static_cast<double>(images_) / seconds_, seconds_);
-    write_metrics("test", test, static_cast<double>(test.samples) / test_seconds, test_seconds);
-    say(
-        fmt::format("epoch {}/{}  train: loss {:.4f}, accuracy {:.2f} %, {:.1f} s, {:.0f} images/s  "
-                    "test: loss {:.4f}, accuracy {:.2f} %",
-                    epoch_ + 1, options_.train.epochs, train.loss, 100 * train.accuracy, seconds_,
-                    static_cast<double>(images_) / seconds_, test.loss, 100 * test.accuracy));
+    write_metrics("train", train, images_, seconds_);
+    std::string text = fmt::format("epoch {}/{}  train: loss {:.4f}, accuracy {:.2f} %, {:.1f} s, {:.0f} images/s",
+                                   epoch_ + 1, options_.train.epochs, train.loss, 100 * train.accuracy, seconds_,
+                                   static_cast<double>(images_) / seconds_);
+    auto evaluated = [&](const char* split, DataLoader& loader) {
+      const auto start = Clock::now();
+      const Metrics m = evaluate(*model_, loader, device_);
+      write_metrics(split, m, m.samples, seconds_since(start));
+      text += fmt::format("  {}: loss {:.4f}, accuracy {:.2f} %", split, m.loss, 100 * m.accuracy);
+      return m.accuracy;
+    };
+    const double validated = validation_loader_ ? evaluated("validation", *validation_loader_) : 0;
+    const double tested = evaluated("test", test_loader_);
+    const double accuracy = validation_loader_ ? validated : tested;
+    say(text);
     sums_.reset();
-    const bool better = test.accuracy > best_;
-    if (better) best_ = test.accuracy;
+    const bool better = accuracy > best_;
+    if (better) best_ = accuracy;
     const bool last = epoch_ + 1 == options_.train.epochs;
     ++epoch_, batch_ = 0;  // the checkpoint says where to go on
     if (last || better || checkpoint_due()) save(better, last);
     --epoch_, batch_ = train_loader_.batches();
-    return test.accuracy;
+    return tested;
   }
 
-  void write_metrics(const char* split, const Metrics& m, double images_per_second, double seconds) {
+  void write_metrics(const char* split, const Metrics& m, int64_t images, double seconds) {
     folder_.append_metrics(Json{
         {"epoch", epoch_ + 1},
         {"split", split},
         {"loss", m.loss},
         {"accuracy", m.accuracy},
         {"lr", lr_},
-        {"images_per_second", images_per_second},
+        {"images_per_second", static_cast<double>(images) / seconds},
         {"seconds", seconds}}.dump());
   }
 
@@ -223,6 +231,7 @@ class Training {
   uint64_t seed_;
   RunFolder& folder_;
   DataLoader train_loader_, test_loader_;
+  std::unique_ptr<DataLoader> validation_loader_;  // null: the best checkpoint is chosen on the test part
   std::unique_ptr<Module> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;

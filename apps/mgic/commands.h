@@ -18,7 +18,9 @@ struct Common {
   Overrides set;
   std::string device;
 
-  void add_to(CLI::App& command);
+  void add_to(CLI::App& command, const std::string& name = "CONFIG",
+              const std::string& what = "the experiment, a JSON file");
+  Overrides overrides() const;  // --set and --device
   // The configuration with --set and --device applied.
   Experiment read(const Needs& needs) const;
 };
@@ -28,6 +30,10 @@ void add_train(CLI::App& app, Run& run);
 void add_summary(CLI::App& app, Run& run);
 void add_trace(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
+void add_eval(CLI::App& app, Run& run);
+void add_predict(CLI::App& app, Run& run);
+void add_list(CLI::App& app, Run& run);
+void add_describe(CLI::App& app, Run& run);
 
 // "3,32,32" → (1, 32, 32, 3).
 Shape parse_input(const std::string& text);

@@ -4,18 +4,20 @@
 
 namespace mgic::cli {
 
-void Common::add_to(CLI::App& command) {
-  command.add_option("CONFIG", config, "the experiment, a JSON file")->required();
+void Common::add_to(CLI::App& command, const std::string& name, const std::string& what) {
+  command.add_option(name, config, what)->required();
   command.add_option("--set", set, "KEY=VALUE: overrides a key of the configuration, for example optimizer.lr=0.05")
       ->expected(1, -1);
   command.add_option("--device", device, "auto, cpu, reference or cuda");
 }
 
-Experiment Common::read(const Needs& needs) const {
-  Overrides overrides = set;
-  if (!device.empty()) overrides.push_back("device=\"" + device + "\"");
-  return read_experiment(config, overrides, needs);
+Overrides Common::overrides() const {
+  Overrides all = set;
+  if (!device.empty()) all.push_back("device=\"" + device + "\"");
+  return all;
 }
+
+Experiment Common::read(const Needs& needs) const { return read_experiment(config, overrides(), needs); }
 
 Shape parse_input(const std::string& text) {
   std::vector<int64_t> sizes;

@@ -27,6 +27,10 @@ int main(int argc, char** argv) {
   cli::add_summary(app, run);
   cli::add_trace(app, run);
   cli::add_bench(app, run);
+  cli::add_eval(app, run);
+  cli::add_predict(app, run);
+  cli::add_list(app, run);
+  cli::add_describe(app, run);
   try {
     app.parse(argc, argv);
     return run();

@@ -20,7 +20,7 @@ void add_train(CLI::App& app, Run& run) {
       const TrainOutcome outcome = train(experiment, {o->out, o->resume});
       const std::string folder = outcome.folder.string();
       if (outcome.was_finished) {
-        fmt::print("{}: this run is finished (best test accuracy {:.2f} %); nothing was changed\n", folder,
+        fmt::print("{}: this run is finished (best accuracy {:.2f} %); nothing was changed\n", folder,
                    100 * outcome.best_accuracy);
         return success;
       }

@@ -222,7 +222,7 @@ Variable coarse_correction(const Variable& x, const Variable& a, const Variable&
 Variable transpose_groups(const Variable& weight, int64_t groups) {
   Op op("transpose_groups", {weight}, {{"groups", groups}});
   const Shape& s = weight.shape();
-  op.rule(s.rank() == 4 && s[1] == 1 && s[2] == 1 && s[0] % groups == 0,
+  op.rule(s.rank() == 4 && s[1] == 1 && s[2] == 1 && groups >= 1 && s[0] % groups == 0,
           "the weight must be (O, 1, 1, I/groups) with O a multiple of the {} groups", groups);
   Tensor y = Tensor::empty({s[3] * groups, 1, 1, s[0] / groups}, weight.value().dtype(), weight.value().device());
   op.run([&](Backend& b) { b.transpose_groups(groups, weight.value(), {&y}); });

@@ -3,6 +3,12 @@
 #include "autograd/ops.h"
 
 namespace mgic::ops {
+namespace {
+
+// A backend's tensors have a last dimension: a scalar goes there as one channel.
+Tensor at_least_1d(const Tensor& t) { return t.shape().rank() == 0 ? t.reshape({1}) : t; }
+
+}  // namespace
 
 Variable activation(const Variable& x, Activation kind) {
   Op op("activation", {x}, {{"function", name_of(kind)}});
@@ -17,7 +23,10 @@ Variable add(const Variable& a, const Variable& b) {
   Op op("add", {a, b});
   op.rule(a.shape() == b.shape(), "both must have one shape");
   Tensor y = Tensor::empty_like(a.value());
-  op.run([&](Backend& backend) { backend.add(a.value(), b.value(), Broadcast::same, y); });
+  op.run([&](Backend& backend) {
+    Tensor out = at_least_1d(y);
+    backend.add(at_least_1d(a.value()), at_least_1d(b.value()), Broadcast::same, out);
+  });
   return op.result(y, {}, [](Backend&, const Tensor& dy, const SavedTensors&, const Sinks& d) {
     d.take(0, dy);
     d.take(1, dy);
@@ -54,15 +63,20 @@ Variable multiply(const Variable& a, const Variable& b) {
     broadcast = t.rank() == 1 ? Broadcast::channel : Broadcast::sample_channel;
   }
   Tensor y = Tensor::empty_like(a.value());
-  op.run([&](Backend& backend) { backend.multiply(a.value(), b.value(), broadcast, {&y}); });
-  return op.result(y, {{"a", a.value()}, {"b", b.value()}},
+  const Tensor va = at_least_1d(a.value()), vb = at_least_1d(b.value());
+  op.run([&](Backend& backend) {
+    Tensor out = at_least_1d(y);
+    backend.multiply(va, vb, broadcast, {&out});
+  });
+  return op.result(y, {{"a", va}, {"b", vb}},
                    [broadcast](Backend& backend, const Tensor& dy, const SavedTensors& s, const Sinks& d) {
-                     if (d.wants(0)) backend.multiply(dy, s[1], broadcast, d[0]);
+                     const Tensor gradient = at_least_1d(dy);
+                     if (d.wants(0)) backend.multiply(gradient, s[1], broadcast, d[0]);
                      if (!d.wants(1)) return;
                      if (broadcast == Broadcast::same)
-                       backend.multiply(dy, s[0], broadcast, d[1]);
+                       backend.multiply(gradient, s[0], broadcast, d[1]);
                      else
-                       backend.sum_to(1.0, dy, s[0], broadcast, d[1]);
+                       backend.sum_to(1.0, gradient, s[0], broadcast, d[1]);
                    });
 }
 

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "backends/cpu/cpu_backend.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
@@ -14,12 +13,11 @@ bool CpuBackend::supports(std::string_view op, DType dtype) const {
   return dtype == DType::f32 || (dtype == DType::bf16 && op == "cast");
 }
 
-Backend& CpuBackend::fallback(std::string_view op) {
+void CpuBackend::naive(std::string_view op) {
   static std::mutex mutex;
   static std::set<std::string, std::less<>> said;
   std::lock_guard lock(mutex);
-  if (said.emplace(op).second) fmt::print(stderr, "cpu: {} has no fast kernel yet, the reference one is used\n", op);
-  return reference_backend();
+  if (said.emplace(op).second) fmt::print(stderr, "cpu: {} has no fast kernel yet, the naive one is used\n", op);
 }
 
 Backend& cpu_backend() {

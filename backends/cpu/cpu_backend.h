@@ -70,7 +70,7 @@ class CpuBackend final : public Backend {
   void adamw_update(const AdamWParams& p, std::vector<Update>& updates) override;
 
  protected:
-  Backend& fallback(std::string_view op) override;  // the reference backend, said once per operation
+  void naive(std::string_view op) override;  // says it once per operation
 };
 
 namespace cpu {

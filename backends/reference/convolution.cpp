@@ -10,7 +10,6 @@
 // y is bilinear in x and w, a sum of products x[a] · w[b] that go to y[c]. The gradients are sums over the same
 // triples (a, b, c): dx[a] = Σ dy[c] · w[b] and dw[b] = Σ dy[c] · x[a].
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
@@ -45,8 +44,9 @@ void for_each_product(const ConvParams& p, const Shape& x, const Shape& w, const
 
 }  // namespace
 
-void ReferenceBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias,
-                              const Tensor& residual, Activation activation, Tensor& y) {
+void Backend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                     Activation activation, Tensor& y) {
+  naive("conv2d");
   const Values vx = load(x), vw = load(w), vbias = load(bias), vresidual = load(residual);
   Values vy(y.count(), 0.0);
   for_each_product(p, x.shape(), w.shape(), y.shape(),
@@ -60,7 +60,8 @@ void ReferenceBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor
   store(vy, y);
 }
 
-void ReferenceBackend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
+void Backend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
+  naive("conv2d_backward_data");
   if (!dx) return;
   const Values vdy = load(dy), vw = load(w);
   Values vdx((*dx).count(), 0.0);
@@ -69,7 +70,8 @@ void ReferenceBackend::conv2d_backward_data(const ConvParams& p, const Tensor& d
   store(vdx, dx);
 }
 
-void ReferenceBackend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
+void Backend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
+  naive("conv2d_backward_weights");
   if (!dw) return;
   const Values vx = load(x), vdy = load(dy);
   Values vdw((*dw).count(), 0.0);

@@ -10,54 +10,60 @@
 //
 // x, y, a have any shape (N, …, C). Every y may be a sink that adds.
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 #include "core/rng.h"
 
 namespace mgic {
 
 using namespace reference;
 
-void ReferenceBackend::activation(Activation activation, const Tensor& x, Tensor& y) {
+void Backend::activation(Activation activation, const Tensor& x, Tensor& y) {
+  naive("activation");
   Values v = load(x);
   for (double& e : v) e = activate(activation, e);
   store(v, y);
 }
 
-void ReferenceBackend::activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx) {
+void Backend::activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx) {
+  naive("activation_backward");
   const Values vx = load(x);
   Values d = load(dy);
   for (size_t i = 0; i < d.size(); ++i) d[i] = activate_backward(activation, vx[i], d[i]);
   store(d, dx);
 }
 
-void ReferenceBackend::scale(double alpha, const Tensor& x, Sink y) {
+void Backend::scale(double alpha, const Tensor& x, Sink y) {
+  naive("scale");
   Values v = load(x);
   for (double& e : v) e *= alpha;
   store(v, y);
 }
 
-void ReferenceBackend::add(const Tensor& a, const Tensor& b, Broadcast broadcast, Tensor& y) {
+void Backend::add(const Tensor& a, const Tensor& b, Broadcast broadcast, Tensor& y) {
+  naive("add");
   Values v = load(a);
   const Values vb = load(b);
   for (int64_t i = 0; i < a.count(); ++i) v[i] += vb[partner(broadcast, a.shape(), i)];
   store(v, y);
 }
 
-void ReferenceBackend::subtract(const Tensor& a, const Tensor& b, Tensor& y) {
+void Backend::subtract(const Tensor& a, const Tensor& b, Tensor& y) {
+  naive("subtract");
   Values v = load(a);
   const Values vb = load(b);
   for (int64_t i = 0; i < a.count(); ++i) v[i] -= vb[i];
   store(v, y);
 }
 
-void ReferenceBackend::multiply(const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
+void Backend::multiply(const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
+  naive("multiply");
   Values v = load(a);
   const Values vb = load(b);
   for (int64_t i = 0; i < a.count(); ++i) v[i] *= vb[partner(broadcast, a.shape(), i)];
   store(v, y);
 }
 
-void ReferenceBackend::sum_to(double alpha, const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
+void Backend::sum_to(double alpha, const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
+  naive("sum_to");
   if (!y) return;
   const Values va = load(a), vb = load(b);
   Values sums((*y).count(), 0.0);
@@ -66,14 +72,16 @@ void ReferenceBackend::sum_to(double alpha, const Tensor& a, const Tensor& b, Br
   store(sums, y);
 }
 
-void ReferenceBackend::dropout(uint64_t key, double p, const Tensor& x, Sink y) {
+void Backend::dropout(uint64_t key, double p, const Tensor& x, Sink y) {
+  naive("dropout");
   // The survivors are scaled up, so that the expected value stays and evaluation needs no scaling.
   Values v = load(x);
   for (int64_t i = 0; i < x.count(); ++i) v[i] = uniform_at(key, i) >= p ? v[i] / (1 - p) : 0;
   store(v, y);
 }
 
-void ReferenceBackend::cast(const Tensor& x, Tensor& y) {
+void Backend::cast(const Tensor& x, Tensor& y) {
+  naive("cast");
   // Through f32 where either side is bf16, which is the upper half of an f32.
   const Tensor source = x.dtype() == DType::bf16 ? x.to(DType::f32) : x;
   if (y.dtype() != DType::bf16) return store(load(source), y);
@@ -81,9 +89,13 @@ void ReferenceBackend::cast(const Tensor& x, Tensor& y) {
   for (int64_t i = 0; i < x.count(); ++i) y.data<bf16>()[i] = bf16(static_cast<float>(v[i]));
 }
 
-void ReferenceBackend::fill(double value, Tensor& y) { y.fill(value); }
+void Backend::fill(double value, Tensor& y) {
+  naive("fill");
+  y.fill(value);
+}
 
-void ReferenceBackend::random_uniform(uint64_t key, double low, double high, Tensor& y) {
+void Backend::random_uniform(uint64_t key, double low, double high, Tensor& y) {
+  naive("random_uniform");
   Values v(y.count());
   for (int64_t i = 0; i < y.count(); ++i) v[i] = low + (high - low) * uniform_at(key, i);
   update(v, y);

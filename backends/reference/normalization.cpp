@@ -13,7 +13,6 @@
 #include <cmath>
 
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
@@ -39,7 +38,8 @@ Normalized normalized(const Norm& norm, const Tensor& x) {
 
 }  // namespace
 
-void ReferenceBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) {
+void Backend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) {
+  naive("norm_statistics");
   const Values vx = load(x);
   const int64_t channels = x.shape().last(), rows = x.shape().rows();
   // Centred before squaring: E[x²] − E[x]² would cancel where the mean is large.
@@ -55,8 +55,9 @@ void ReferenceBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& va
   store(vvariance, variance);
 }
 
-void ReferenceBackend::update_running(const Tensor& mean, const Tensor& variance, int64_t rows, double momentum,
-                                      Tensor& running_mean, Tensor& running_var) {
+void Backend::update_running(const Tensor& mean, const Tensor& variance, int64_t rows, double momentum,
+                             Tensor& running_mean, Tensor& running_var) {
+  naive("update_running");
   const Values vmean = load(mean), vvariance = load(variance);
   Values vrunning_mean = load(running_mean), vrunning_var = load(running_var);
   // One row has no unbiased variance: its biased one, zero, keeps the estimate finite.
@@ -69,7 +70,8 @@ void ReferenceBackend::update_running(const Tensor& mean, const Tensor& variance
   update(vrunning_var, running_var);
 }
 
-void ReferenceBackend::normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y) {
+void Backend::normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y) {
+  naive("normalize");
   const Values gamma = load(norm.gamma), beta = load(norm.beta), residual = load(epilogue.residual);
   const Values xhat = normalized(norm, x).xhat;
   const int64_t channels = x.shape().last();
@@ -81,8 +83,9 @@ void ReferenceBackend::normalize(const Norm& norm, const Tensor& x, const Epilog
   store(vy, y);
 }
 
-void ReferenceBackend::normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
-                                          const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual) {
+void Backend::normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
+                                 const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual) {
+  naive("normalize_backward");
   const Values gamma = load(norm.gamma), beta = load(norm.beta), residual = load(epilogue.residual);
   const auto [xhat, inverse_deviation] = normalized(norm, x);
   const int64_t channels = x.shape().last();

@@ -10,13 +10,13 @@
 #include <cmath>
 
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
 using namespace reference;
 
-void ReferenceBackend::sgd_update(const SgdParams& p, std::vector<Update>& updates) {
+void Backend::sgd_update(const SgdParams& p, std::vector<Update>& updates) {
+  naive("sgd_update");
   for (Update& u : updates) {
     Values parameter = load(u.parameter), velocity = load(u.first);
     const Values gradient = load(u.gradient);
@@ -33,7 +33,8 @@ void ReferenceBackend::sgd_update(const SgdParams& p, std::vector<Update>& updat
   }
 }
 
-void ReferenceBackend::adamw_update(const AdamWParams& p, std::vector<Update>& updates) {
+void Backend::adamw_update(const AdamWParams& p, std::vector<Update>& updates) {
+  naive("adamw_update");
   // Both averages start at zero; dividing by what their weights sum to takes that out.
   const double correction1 = 1 - std::pow(p.beta1, p.step), correction2 = 1 - std::pow(p.beta2, p.step);
   for (Update& u : updates) {

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
@@ -33,7 +32,8 @@ void for_each_edge(const Tensor& indices, Visit&& visit) {
 
 }  // namespace
 
-void ReferenceBackend::nearest_neighbours(const Tensor& x, Tensor& indices) {
+void Backend::nearest_neighbours(const Tensor& x, Tensor& indices) {
+  naive("nearest_neighbours");
   const int64_t clouds = x.shape()[0], points = x.shape()[1], channels = x.shape()[2], k = indices.shape()[2];
   check(k <= points, "nearest_neighbours: {} neighbours were asked for, but x is {}", k, x.str());
   const Values vx = load(x);
@@ -55,7 +55,8 @@ void ReferenceBackend::nearest_neighbours(const Tensor& x, Tensor& indices) {
     }
 }
 
-void ReferenceBackend::edge_features(const Tensor& x, const Tensor& indices, Tensor& y) {
+void Backend::edge_features(const Tensor& x, const Tensor& indices, Tensor& y) {
+  naive("edge_features");
   const int64_t channels = x.shape().last();
   const Values vx = load(x);
   Values vy(y.count());
@@ -68,7 +69,8 @@ void ReferenceBackend::edge_features(const Tensor& x, const Tensor& indices, Ten
   store(vy, y);
 }
 
-void ReferenceBackend::edge_features_backward(const Tensor& dy, const Tensor& indices, Sink dx) {
+void Backend::edge_features_backward(const Tensor& dy, const Tensor& indices, Sink dx) {
+  naive("edge_features_backward");
   if (!dx) return;
   const int64_t channels = (*dx).shape().last();
   const Values vdy = load(dy);
@@ -83,7 +85,8 @@ void ReferenceBackend::edge_features_backward(const Tensor& dy, const Tensor& in
   store(vdx, dx);
 }
 
-void ReferenceBackend::neighbourhood_max(const Tensor& x, Tensor& y, Tensor& winners) {
+void Backend::neighbourhood_max(const Tensor& x, Tensor& y, Tensor& winners) {
+  naive("neighbourhood_max");
   const int64_t k = x.shape()[2], channels = x.shape()[3];
   const Values vx = load(x);
   Values vy(y.count());
@@ -100,7 +103,8 @@ void ReferenceBackend::neighbourhood_max(const Tensor& x, Tensor& y, Tensor& win
   store(vy, y);
 }
 
-void ReferenceBackend::neighbourhood_max_backward(const Tensor& dy, const Tensor& winners, Sink dx) {
+void Backend::neighbourhood_max_backward(const Tensor& dy, const Tensor& winners, Sink dx) {
+  naive("neighbourhood_max_backward");
   if (!dx) return;
   const int64_t k = (*dx).shape()[2], channels = (*dx).shape()[3];
   const Values vdy = load(dy);

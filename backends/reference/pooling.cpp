@@ -10,7 +10,6 @@
 #include <cmath>
 
 #include "backends/reference/kernels.h"
-#include "backends/reference/reference.h"
 
 namespace mgic {
 
@@ -100,7 +99,8 @@ void average_backward(const Tensor& dy, int64_t window, const Walk& walk, Sink d
 
 }  // namespace
 
-void ReferenceBackend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor& indices) {
+void Backend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor& indices) {
+  naive("pool2d");
   const auto walk = [&](auto&& visit) { for_each_window_pixel(p, x.shape(), y.shape(), visit); };
   if (p.kind == Pool::max)
     max_forward(x, pixels_of(x.shape()), walk, y, indices);
@@ -108,7 +108,8 @@ void ReferenceBackend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, T
     average_forward(x, p.kernel * p.kernel, walk, y);
 }
 
-void ReferenceBackend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Tensor& indices, Sink dx) {
+void Backend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Tensor& indices, Sink dx) {
+  naive("pool2d_backward");
   if (!dx) return;
   const Shape x = (*dx).shape();
   const auto walk = [&](auto&& visit) { for_each_window_pixel(p, x, dy.shape(), visit); };
@@ -118,7 +119,8 @@ void ReferenceBackend::pool2d_backward(const PoolParams& p, const Tensor& dy, co
     average_backward(dy, p.kernel * p.kernel, walk, dx);
 }
 
-void ReferenceBackend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indices) {
+void Backend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indices) {
+  naive("global_pool");
   const auto walk = [&](auto&& visit) { for_each_sample_pixel(x.shape(), visit); };
   if (kind == Pool::max)
     max_forward(x, pixels_of(x.shape()), walk, y, indices);
@@ -126,7 +128,8 @@ void ReferenceBackend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor
     average_forward(x, pixels_of(x.shape()), walk, y);
 }
 
-void ReferenceBackend::global_pool_backward(Pool kind, const Tensor& dy, const Tensor& indices, Sink dx) {
+void Backend::global_pool_backward(Pool kind, const Tensor& dy, const Tensor& indices, Sink dx) {
+  naive("global_pool_backward");
   if (!dx) return;
   const Shape x = (*dx).shape();
   const auto walk = [&](auto&& visit) { for_each_sample_pixel(x, visit); };

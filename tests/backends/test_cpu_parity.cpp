@@ -93,7 +93,8 @@ void check_parity(const std::string& name, const Outputs& initial, double tolera
     }
   };
   for (int threads : {1, 2, 3}) run_twice(threads, "");
-  for (std::string_view target : cpu::simd_targets()) run_twice(2, target);
+  const auto targets = cpu::simd_targets();
+  for (size_t i = 1; i < targets.size(); ++i) run_twice(2, targets[i]);
 }
 
 // The same with a sink that overwrites and one that accumulates.
@@ -225,7 +226,7 @@ TEST_CASE("cpu normalisation matches the reference") {
       for (Activation inner : activations)
         for (int outer = -1; outer < 4; ++outer) {
           // All pairs of activations on the small shapes, those that networks have on the others.
-          if (x.count() > 2000 && !(outer < 0 || (inner == Activation::none && outer < 2))) continue;
+          if (x.count() > 200 && !(outer < 0 || (inner == Activation::none && outer < 2))) continue;
           Epilogue epilogue{inner, {}, Activation::none};
           if (outer >= 0) epilogue.residual = residual, epilogue.outer = activations[outer];
           const std::string name = fmt::format("{}, {}, {}, {}", shape.str(), name_of(inner),

@@ -21,9 +21,11 @@ def idx_files(n=20, classes=4):
 
 class WrongInput(CliTest):
     def refused(self, arguments, *parts, env=None):
-        """Exit 2, every line begins with "error: ", and all parts are said."""
+        """Exit 2, every line (behind the progress) begins with "error: ", and all parts are said."""
         result = self.mgic(*arguments, env=env, code=2)
-        for line in result.stderr.splitlines():
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("epoch ")]
+        self.assertTrue(lines)
+        for line in lines:
             self.assertTrue(line.startswith("error: "), result.stderr)
         for part in parts:
             self.assertIn(part, result.stderr)
@@ -90,6 +92,7 @@ class WrongInput(CliTest):
         self.refused(["train", config, "--epochs", "3"], "--epochs")
         self.refused(["train", config, "--set", "optimizer.lrr=1"], 'optimizer.lrr: unknown key, did you mean "lr"?')
         self.refused(["train", config, "--set", "optimizer.lr"], "expects KEY=VALUE")
+        self.refused(["train", config, "--set", b"name=\xff"], "is not UTF-8")
         self.refused(["train", config, "--set", "data.augment[5].padding=1"], "no list element [5]")
         self.refused(["train", config, "--device", "cuda"], "device cuda")
         self.refused(["summary", config, "--input", "3,32"], "expects C,H,W")
@@ -117,7 +120,7 @@ class WrongInput(CliTest):
         images, labels = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         whole = idx_files()
         table = [
-            ({images: None}, [images]),
+            ({images: None}, [images[:-3], "data.root"]),
             ({images: whole[images][:-20]}, [images]),
             ({images: b"not gzip at all"}, [images]),
             ({images: gzip.compress(b"\x00\x00\x09\x03" + bytes(12))}, [images]),

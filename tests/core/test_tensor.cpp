@@ -169,7 +169,7 @@ TEST_CASE("tensor: to(dtype) between all pairs") {
   // What the narrower type keeps of it.
   const Tensor fine = Tensor::from(std::vector<double>{1.0 + 0x1p-8, -2.75, 1e300}, {3});
   CHECK(first_as_double(fine.to(DType::bf16)) == 1.0);
-  CHECK(fine.to(DType::i64).data<int64_t>()[1] == -2);  // towards zero
+  CHECK(Tensor::from(std::vector<double>{-2.75}, {1}).to(DType::i64).item() == -2);  // towards zero
   CHECK(std::isinf(fine.to(DType::f32).data<float>()[2]));
   CHECK(std::isinf(static_cast<float>(fine.to(DType::bf16).data<bf16>()[2])));
   const double nan = std::numeric_limits<double>::quiet_NaN();
