@@ -165,9 +165,9 @@ std::string predictions_json(const std::vector<Prediction>& predictions) {
 }
 
 std::string schema_text(const std::string& name, const std::string& doc, const Schema& schema) {
-  std::vector<std::vector<std::string>> rows{{"key", "type", "default", "range", "meaning"}};
+  std::vector<std::vector<std::string>> rows{{"key", "type", "default", "meaning", "range"}};
   for (const SchemaEntry& e : schema)
-    rows.push_back({e.key, e.type, e.default_value == "null" ? "" : e.default_value, e.range, e.doc});
+    rows.push_back({e.key, e.type, e.default_value == "null" ? "" : e.default_value, e.doc, e.range});
   return name + (doc.empty() ? "" : ": " + doc) + "\n\n" + (schema.empty() ? "it has no keys\n" : format_list(rows));
 }
 
