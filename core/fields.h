@@ -136,7 +136,11 @@ class Fields {
     }
     std::string type = value.type;
     (*this)(key, type, doc, one_of(registry.names()));
-    if (reading() && registry.has(type)) registry.read_named(type, *this, value);
+    if (!reading()) return;
+    if (registry.has(type))
+      registry.read_named(type, *this, value);
+    else
+      accept_all();  // without its choice no option can be judged
   }
   // A list of choices; elements are at key[0], key[1], …
   template <class Spec, class Registry>

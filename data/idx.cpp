@@ -102,7 +102,7 @@ class IdxDataset : public Dataset {
 std::unique_ptr<DataSource> open_idx(const IdxOptions& options, const std::string& remedy,
                                      std::vector<std::string> names) {
   const auto find = [&](const std::string& name) {
-    const fs::path path = plain_or_gz(fs::path(options.root) / name);
+    fs::path path = plain_or_gz(fs::path(options.root) / name);
     std::error_code ignored;
     if (!fs::exists(path, ignored)) fail_user("{}: no such file, neither plain nor .gz; {}", path.string(), remedy);
     return path;

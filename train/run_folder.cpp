@@ -225,7 +225,7 @@ void RunFolder::log(const std::string& line) { append_line(folder_ / "log.txt", 
 
 fs::path weights_of(const fs::path& folder) {
   for (const char* link : {"best", "last"})
-    if (const fs::path file = folder / "checkpoints" / link / model_file; fs::exists(file)) return file;
+    if (fs::path file = folder / "checkpoints" / link / model_file; fs::exists(file)) return file;
   fail_user("{}: holds no checkpoint yet", folder.string());
 }
 

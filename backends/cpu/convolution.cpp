@@ -43,8 +43,8 @@ struct Problem {
         out_height(y[1]),
         out_width(y[2]),
         p(p) {
-    check(w[3] * p.groups == inputs && y[3] == outputs && outputs % p.groups == 0,
-          "conv2d: x {}, w {} and y {} do not fit with {} groups", x.str(), w.str(), y.str(), p.groups);
+    if (w[3] * p.groups != inputs || y[3] != outputs || outputs % p.groups != 0)
+      fail("conv2d: x {}, w {} and y {} do not fit with {} groups", x.str(), w.str(), y.str(), p.groups);
   }
 
   int64_t group_inputs() const { return inputs / p.groups; }

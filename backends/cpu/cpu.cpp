@@ -28,9 +28,10 @@ Backend& cpu_backend() {
 namespace cpu {
 
 void require_f32(std::string_view op, std::initializer_list<const Tensor*> tensors) {
+  // Not check(), whose arguments would be formatted on every call.
   for (const Tensor* t : tensors)
-    check(t == nullptr || !t->defined() || (t->dtype() == DType::f32 && on_host(t->device())),
-          "{}: the cpu backend takes f32, not {}", op, t == nullptr ? "" : t->str());
+    if (t != nullptr && t->defined() && (t->dtype() != DType::f32 || !on_host(t->device())))
+      fail("{}: the cpu backend takes f32, not {}", op, t->str());
 }
 
 }  // namespace cpu

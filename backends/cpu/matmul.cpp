@@ -17,9 +17,9 @@ void CpuBackend::matmul(const Tensor& a, bool transpose_a, const Tensor& b, bool
   constexpr int64_t operation = 10;
   const int64_t rows = (*y).shape().rows(), columns = (*y).shape().last();
   const int64_t depth = transpose_a ? a.shape().rows() : a.shape().last();
-  check(a.count() == rows * depth && b.count() == depth * columns, "matmul: a {}{} and b {}{} do not fit y {}",
-        a.shape().str(), transpose_a ? " transposed" : "", b.shape().str(), transpose_b ? " transposed" : "",
-        (*y).shape().str());
+  if (a.count() != rows * depth || b.count() != depth * columns)
+    fail("matmul: a {}{} and b {}{} do not fit y {}", a.shape().str(), transpose_a ? " transposed" : "",
+         b.shape().str(), transpose_b ? " transposed" : "", (*y).shape().str());
   if (rows == 0 || columns == 0) return;
 
   const Desc a_desc = onednn::f32_desc({rows, depth}, transpose_a ? Tag::ba : Tag::ab);

@@ -206,13 +206,23 @@ HWY_EXPORT(backward_apply);
 struct Moments {
   double count = 0, mean = 0, squares = 0;
   void combine(const Moments& b) {
-    if (b.count == 0) return;
     const double total = count + b.count, delta = b.mean - mean;
     mean += delta * b.count / total;
     squares += b.squares + delta * delta * count * b.count / total;
     count = total;
   }
 };
+
+// The copies of channel c, of `count` rows each, as one: Chan's formula for sets of equal size.
+Moments fold(const Columns& columns, int64_t c, double count, const double* mean, const double* squares) {
+  const double copies = static_cast<double>(columns.repeat);
+  Moments all{count * copies, columns.fold(mean, c) / copies, columns.fold(squares, c)};
+  for (int64_t j = c; j < columns.width; j += columns.channels) {
+    const double delta = mean[j] - all.mean;
+    all.squares += count * delta * delta;
+  }
+  return all;
+}
 
 // What a normalisation multiplies and adds, expanded to wide rows.
 struct Parameters {
@@ -238,6 +248,7 @@ void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance
   const int64_t wide_rows = x.count() / width, rest = x.count() - wide_rows * width;
   const int parts = parts_of(wide_rows, elements_per_thread / width);
   const float* px = x.data<float>();
+  float *pmean = mean.data<float>(), *pvariance = variance.data<float>();
 
   Scratch<double> partial(parts * 2 * width);
   parallel(wide_rows, parts, [&](int part, int64_t begin, int64_t end) {
@@ -250,13 +261,12 @@ void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance
     Moments total;
     for (int part = 0; part < parts; ++part) {
       const double* theirs = partial.data() + part * 2 * width;
-      const double count =
-          static_cast<double>(part_begin(wide_rows, parts, part + 1) - part_begin(wide_rows, parts, part));
-      for (int64_t j = c; j < width; j += channels) total.combine({count, theirs[j], theirs[width + j]});
+      const int64_t rows = part_begin(wide_rows, parts, part + 1) - part_begin(wide_rows, parts, part);
+      if (rows > 0) total.combine(fold(columns, c, static_cast<double>(rows), theirs, theirs + width));
     }
     for (int64_t j = c; j < rest; j += channels) total.combine({1, px[wide_rows * width + j], 0});
-    mean.data<float>()[c] = static_cast<float>(total.mean);
-    variance.data<float>()[c] = static_cast<float>(total.squares / total.count);
+    pmean[c] = static_cast<float>(total.mean);
+    pvariance[c] = static_cast<float>(total.squares / total.count);
   }
 }
 
@@ -333,26 +343,29 @@ void CpuBackend::normalize_backward(const Norm& norm, bool training, const Tenso
     }
   }
 
-  const float *gamma = norm.gamma.data<float>(), *variance = norm.variance.data<float>();
-  const auto inverse_deviation = [&](int64_t c) { return 1 / std::sqrt(static_cast<double>(variance[c]) + norm.eps); };
+  Scratch<double> inverse_deviation(channels);
+  const float* variance = norm.variance.data<float>();
+  for (int64_t c = 0; c < channels; ++c)
+    inverse_deviation[c] = 1 / std::sqrt(static_cast<double>(variance[c]) + norm.eps);
   const auto write = [&](Sink sink, auto&& value) {
     if (!sink) return;
     float* out = (*sink).data<float>();
     for (int64_t c = 0; c < channels; ++c)
       out[c] = static_cast<float>(accumulates(sink) ? out[c] + value(c) : value(c));
   };
-  write(dgamma, [&](int64_t c) { return centred_sum[c] * inverse_deviation(c); });
+  write(dgamma, [&](int64_t c) { return centred_sum[c] * inverse_deviation[c]; });
   write(dbeta, [&](int64_t c) { return sum[c]; });
   if (!dx && !dresidual) return;
 
-  const double share = training && x.count() > 0 ? 1.0 / x.shape().rows() : 0;
-  const auto through_statistics = [&](const Scratch<double>& sums, int power) {
-    return columns.expand([&](int64_t c) {
-      if (share == 0 || !wants_sums) return 0.0f;
-      return static_cast<float>(gamma[c] * std::pow(inverse_deviation(c), power) * sums[c] * share);
-    });
-  };
-  const auto shift = through_statistics(sum, 1), slope = through_statistics(centred_sum, 3);
+  // Through the statistics: scale · Σ dz / rows and scale / deviation² · Σ dz (x − mean) / rows; none in evaluation.
+  const bool through = training && wants_sums && x.count() > 0;
+  const double share = through ? 1.0 / x.shape().rows() : 0;
+  const auto shift =
+      columns.expand([&](int64_t c) { return through ? static_cast<float>(p.scale[c] * sum[c] * share) : 0.0f; });
+  const auto slope = columns.expand([&](int64_t c) {
+    if (!through) return 0.0f;
+    return static_cast<float>(p.scale[c] * inverse_deviation[c] * inverse_deviation[c] * centred_sum[c] * share);
+  });
   args.shift = shift.data();
   args.slope = slope.data();
   if (dx) {

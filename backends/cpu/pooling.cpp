@@ -72,15 +72,23 @@ HWY_EXPORT(window_spread);
 
 int64_t pixels_of(const Shape& x) { return x.rows() / std::max<int64_t>(x[0], 1); }
 
-// The pixels of output pixel (h, v) that lie inside of the image.
-Window window_at(const PoolParams& p, const Shape& x, int64_t h, int64_t v) {
-  const int64_t top = h * p.stride - p.padding, left = v * p.stride - p.padding;
-  return {std::max<int64_t>(top, 0), std::min(top + p.kernel, x[1]), std::max<int64_t>(left, 0),
-          std::min(left + p.kernel, x[2]), x[2]};
-}
+// The sizes of a pooling, out of the shapes once.
+struct Images {
+  int64_t batch, height, width, channels, out_height, out_width;
+  Images(const Shape& x, const Shape& y)
+      : batch(x[0]), height(x[1]), width(x[2]), channels(x[3]), out_height(y[1]), out_width(y[2]) {}
+  int64_t sample() const { return height * width * channels; }
+
+  // The pixels of output pixel (h, v) that lie inside of the image.
+  Window window(const PoolParams& p, int64_t h, int64_t v) const {
+    const int64_t top = h * p.stride - p.padding, left = v * p.stride - p.padding;
+    return {std::max<int64_t>(top, 0), std::min(top + p.kernel, height), std::max<int64_t>(left, 0),
+            std::min(left + p.kernel, width), width};
+  }
+};
 
 void require_indexable(std::string_view op, const Shape& x) {
-  check(pixels_of(x) <= INT32_MAX, "{}: an image of {} has too many pixels", op, x.str());
+  if (pixels_of(x) > INT32_MAX) fail("{}: an image of {} has too many pixels", op, x.str());
 }
 
 // dx (+)= dy at the pixels that won; samples are independent.
@@ -107,21 +115,21 @@ using namespace cpu;
 void CpuBackend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor& indices) {
   require_f32("pool2d", {&x, &y});
   require_indexable("pool2d", x.shape());
-  const Shape in = x.shape(), out = y.shape();
-  const int64_t channels = in.last(), sample = x.count() / std::max<int64_t>(in[0], 1);
+  const Images images(x.shape(), y.shape());
+  const int64_t row = images.out_width * images.channels;
   const float factor = 1.0f / (p.kernel * p.kernel), *px = x.data<float>();
   float* py = y.data<float>();
   int64_t* winners = p.kind == Pool::max ? indices.data<int64_t>() : nullptr;
-  parallel_ranges(out[0] * out[1], out[2] * channels * p.kernel * p.kernel, [&](int64_t begin, int64_t end) {
+  parallel_ranges(images.batch * images.out_height, row * p.kernel * p.kernel, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line)
-      for (int64_t v = 0; v < out[2]; ++v) {
-        const Window window = window_at(p, in, line % out[1], v);
-        const float* image = px + line / out[1] * sample;
-        const int64_t at = (line * out[2] + v) * channels;
+      for (int64_t v = 0; v < images.out_width; ++v) {
+        const Window window = images.window(p, line % images.out_height, v);
+        const float* image = px + line / images.out_height * images.sample();
+        const int64_t at = line * row + v * images.channels;
         if (p.kind == Pool::max)
-          HWY_DYNAMIC_DISPATCH(window_max)(image, window, channels, py + at, winners + at);
+          HWY_DYNAMIC_DISPATCH(window_max)(image, window, images.channels, py + at, winners + at);
         else
-          HWY_DYNAMIC_DISPATCH(window_average)(image, window, channels, factor, py + at);
+          HWY_DYNAMIC_DISPATCH(window_average)(image, window, images.channels, factor, py + at);
       }
   });
 }
@@ -130,18 +138,16 @@ void CpuBackend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Te
   if (!dx) return;
   require_f32("pool2d_backward", {&dy, dx.tensor});
   if (p.kind == Pool::max) return scatter(dy, indices, dx);
-  const Shape in = (*dx).shape(), out = dy.shape();
-  const int64_t channels = in.last(), sample = (*dx).count() / std::max<int64_t>(in[0], 1);
+  const Images images((*dx).shape(), dy.shape());
+  const int64_t sample = images.sample();
   const float factor = 1.0f / (p.kernel * p.kernel), *pdy = dy.data<float>();
   float* pdx = (*dx).data<float>();
-  parallel_ranges(in[0], sample * p.kernel, [&](int64_t begin, int64_t end) {
+  parallel_ranges(images.batch, sample * p.kernel, [&](int64_t begin, int64_t end) {
     if (!accumulates(dx)) std::fill(pdx + begin * sample, pdx + end * sample, 0.0f);
-    for (int64_t pixel = begin * out[1] * out[2]; pixel < end * out[1] * out[2]; ++pixel) {
-      const int64_t line = pixel / out[2];
-      HWY_DYNAMIC_DISPATCH(window_spread)
-      (pdy + pixel * channels, window_at(p, in, line % out[1], pixel % out[2]), channels, factor,
-       pdx + line / out[1] * sample);
-    }
+    for (int64_t line = begin * images.out_height; line < end * images.out_height; ++line)
+      for (int64_t v = 0; v < images.out_width; ++v) HWY_DYNAMIC_DISPATCH(window_spread)
+    (pdy + (line * images.out_width + v) * images.channels, images.window(p, line % images.out_height, v),
+     images.channels, factor, pdx + line / images.out_height * sample);
   });
 }
 

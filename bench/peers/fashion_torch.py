@@ -1,14 +1,15 @@
 """The recipe of configs/fashion_mnist_mgic.json and its dense twin in PyTorch: seconds an epoch, and test accuracy.
 
-/usr/bin/python3 bench/peers/fashion_torch.py --block mgic_basic|basic [--epochs 1] [--last] [--root DIR]
+/usr/bin/python3 bench/peers/fashion_torch.py --block mgic_basic|basic [--epochs 1] [--last] [--steps N] [--root DIR]
 
-Prints one JSON line. The images are resident; augmentation (crop, flip) is done for a whole batch at once.
+Prints one JSON line; with --steps only the median time of N training steps, data preparation included. The images are resident; augmentation (crop, flip) is done for a whole batch at once.
 """
 import argparse
 import gzip
 import json
 import math
 import os
+import statistics
 import time
 
 import numpy as np
@@ -30,7 +31,8 @@ def main():
     p.add_argument("--block", default="mgic_basic")
     p.add_argument("--epochs", type=int, default=1)
     p.add_argument("--schedule-epochs", type=int, default=5)
-    p.add_argument("--last", action="store_true")
+    p.add_argument("--last", action="store_true", help="channels_last memory format")
+    p.add_argument("--steps", type=int, default=0)
     p.add_argument("--root", default="/usr/share/datasets/fashion-mnist")
     a = p.parse_args()
     torch.manual_seed(1)
@@ -50,7 +52,9 @@ def main():
         net.train()
         order = torch.randperm(len(x))
         t = time.perf_counter()
-        for b in range(steps):
+        times = []
+        for b in range(a.steps or steps):
+            begun = time.perf_counter()
             total, warm = a.schedule_epochs * steps, steps
             lr = 0.1 * ((step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm))))
             for g in opt.param_groups:
@@ -68,6 +72,10 @@ def main():
             F.cross_entropy(net(v), y[i]).backward()
             opt.step()
             step += 1
+            times.append(1e3 * (time.perf_counter() - begun))
+        if a.steps:
+            out["step_ms"] = round(statistics.median(times[2:]), 1)
+            break
         seconds = time.perf_counter() - t
         net.eval()
         with torch.no_grad():

@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "tests/core/thrown.h"
-#include "tests/data/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 using namespace mgic;
 using test::TempFolder;

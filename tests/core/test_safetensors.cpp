@@ -9,7 +9,7 @@
 
 #include "core/safetensors.h"
 #include "tests/core/thrown.h"
-#include "tests/data/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 using namespace mgic;
 using test::has;

@@ -6,7 +6,7 @@
 
 #include "data/dataset.h"
 #include "data/shapes.h"
-#include "tests/data/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 using namespace mgic;
 using namespace mgic::test;

@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "data/dataset.h"
-#include "tests/data/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 using namespace mgic;
 using namespace mgic::test;

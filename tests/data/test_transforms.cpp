@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "data/transforms.h"
-#include "tests/data/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 using namespace mgic;
 using namespace mgic::test;
