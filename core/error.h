@@ -31,7 +31,8 @@ template <class... Args>
   throw UserError(fmt::format(format, std::forward<Args>(args)...));
 }
 
-// A rule that the caller must keep. The message is formatted only when it is broken.
+// A rule that the caller must keep. The message is formatted only when it is broken, but its arguments are evaluated
+// always: where they cost (Shape::str), write `if (!rule) fail(…)`.
 template <class... Args>
 void check(bool holds, fmt::format_string<Args...> format, Args&&... args) {
   if (!holds) throw Error(fmt::format(format, std::forward<Args>(args)...));
