@@ -12,7 +12,7 @@ void gradcheck(const std::function<Variable(const std::vector<Variable>&)>& f, c
   std::vector<Variable> variables;
   for (const Tensor& t : inputs) {
     check(t.dtype() == DType::f64 && t.device() == Device::reference,
-          "gradcheck: inputs must be f64 on reference, not {}", t.str());
+          "gradcheck: inputs must be f64 on reference, not {}", t);
     variables.emplace_back(t.clone(), true);
   }
   const Variable y = f(variables);

@@ -45,7 +45,7 @@ void Slot::take(const Tensor& contribution) {
 
 Variable::Variable(Tensor value, bool requires_gradient) : value_(std::move(value)) {
   if (requires_gradient) {
-    check(is_float(value_.dtype()), "a gradient needs a float tensor, not {}", value_.str());
+    check(is_float(value_.dtype()), "a gradient needs a float tensor, not {}", value_);
     slot_ = std::make_shared<Slot>(Slot{value_.shape(), value_.dtype(), value_.device(), {}, false, nullptr});
   }
 }
@@ -94,7 +94,7 @@ void backward(const Variable& output, const Tensor& seed) {
   const Tensor& value = output.value();
   if (seed.defined()) {
     check(seed.shape() == value.shape() && seed.dtype() == value.dtype() && seed.device() == value.device(),
-          "backward: the seed is {}, the output {}", seed.str(), value.str());
+          "backward: the seed is {}, the output {}", seed, value);
     output.slot()->take(seed);
   } else {
     Tensor ones = Tensor::empty_like(value);

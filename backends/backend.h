@@ -114,6 +114,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+  virtual int threads() const { return 1; }  // that an operation may use now
   // Whether `op` takes tensors of this dtype here; asked by the operations before every call.
   virtual bool supports(std::string_view op, DType dtype) const = 0;
 

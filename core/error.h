@@ -3,9 +3,26 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <concepts>
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+// Shapes, tensors and whatever else has str() can be passed to a message as they are, and cost nothing until it is
+// made.
+template <class T>
+requires requires(const T& t) {
+  { t.str() } -> std::same_as<std::string>;
+}
+struct fmt::formatter<T> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+  template <class Context>
+  auto format(const T& value, Context& context) const {
+    const std::string text = value.str();
+    return std::copy(text.begin(), text.end(), context.out());
+  }
+};
 
 namespace mgic {
 
@@ -31,8 +48,8 @@ template <class... Args>
   throw UserError(fmt::format(format, std::forward<Args>(args)...));
 }
 
-// A rule that the caller must keep. The message is formatted only when it is broken, but its arguments are evaluated
-// always: where they cost (Shape::str), write `if (!rule) fail(…)`.
+// A rule that the caller must keep. The message is formatted only when it is broken; its arguments are evaluated
+// always, so shapes and tensors are passed as they are, not as strings.
 template <class... Args>
 void check(bool holds, fmt::format_string<Args...> format, Args&&... args) {
   if (!holds) throw Error(fmt::format(format, std::forward<Args>(args)...));

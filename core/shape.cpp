@@ -18,14 +18,14 @@ Shape::Shape(std::span<const int64_t> sizes) : rank_(static_cast<int>(sizes.size
 
 int64_t Shape::operator[](int i) const {
   int at = i < 0 ? i + rank_ : i;
-  if (!(at >= 0 && at < rank_)) fail("dimension {} of shape {} does not exist", i, str());
+  check(at >= 0 && at < rank_, "dimension {} of shape {} does not exist", i, *this);
   return sizes_[at];
 }
 
 Shape Shape::with(int i, int64_t size) const {
   auto sizes = sizes_;
   int at = i < 0 ? i + rank_ : i;
-  if (!(at >= 0 && at < rank_)) fail("dimension {} of shape {} does not exist", i, str());
+  check(at >= 0 && at < rank_, "dimension {} of shape {} does not exist", i, *this);
   sizes[at] = size;
   return Shape(std::span<const int64_t>(sizes.data(), rank_));
 }

@@ -39,13 +39,13 @@ const void* Tensor::raw() const { return const_cast<Tensor*>(this)->raw(); }
 
 void* Tensor::host_data(DType wanted) const {
   check(defined(), "data of an undefined tensor was asked for");
-  if (!(on_host(device_))) fail("data on the host was asked for, but the tensor is {}", str());
-  if (!(wanted == dtype_)) fail("{} data was asked for, but the tensor is {}", name_of(wanted), str());
+  check(on_host(device_), "data on the host was asked for, but the tensor is {}", *this);
+  check(wanted == dtype_, "{} data was asked for, but the tensor is {}", name_of(wanted), *this);
   return storage_->memory.get() + offset_;
 }
 
 double Tensor::item() const {
-  if (!(defined() && count() == 1)) fail("item() takes a tensor of one element, not {}", str());
+  check(defined() && count() == 1, "item() takes a tensor of one element, not {}", *this);
   return visit_any(dtype_, [&](auto zero) {
     using T = decltype(zero);
     if constexpr (std::is_same_v<T, bf16>)
@@ -56,15 +56,15 @@ double Tensor::item() const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  if (!(shape.count() == count())) fail("reshape: {} does not fit shape {}", str(), shape.str());
+  check(shape.count() == count(), "reshape: {} does not fit shape {}", *this, shape);
   Tensor t = *this;
   t.shape_ = shape;
   return t;
 }
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
-  if (!(shape_.rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0]))
-    fail("slice [{}, {}) is outside of {}", begin, end, str());
+  check(shape_.rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0], "slice [{}, {}) is outside of {}", begin,
+        end, *this);
   Tensor t = *this;
   t.shape_ = shape_.with(0, end - begin);
   const int64_t row = shape_[0] == 0 ? 0 : bytes() / shape_[0];
@@ -129,8 +129,7 @@ void Tensor::fill(double value) {
 }
 
 void Tensor::copy_from(const Tensor& source) {
-  if (!(source.shape() == shape_ && source.dtype() == dtype_))
-    fail("copy_from: {} does not fit {}", source.str(), str());
+  check(source.shape() == shape_ && source.dtype() == dtype_, "copy_from: {} does not fit {}", source, *this);
   if (device_ != Device::meta) std::memmove(raw(), source.raw(), static_cast<size_t>(bytes()));
   changed_in_place();
 }

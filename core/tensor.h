@@ -88,8 +88,8 @@ class Tensor {
 
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, const Shape& shape, Device device) {
-  check(static_cast<int64_t>(values.size()) == shape.count(), "a tensor of shape {} needs {} values, not {}",
-        shape.str(), shape.count(), values.size());
+  check(static_cast<int64_t>(values.size()) == shape.count(), "a tensor of shape {} needs {} values, not {}", shape,
+        shape.count(), values.size());
   Tensor t = empty(shape, DTypeOf<T>::value, device);
   std::copy(values.begin(), values.end(), t.data<T>());
   return t;

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <functional>
 #include <map>
-#include <thread>
 
 #include "autograd/ops.h"
 #include "core/rng.h"
@@ -123,7 +122,7 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
   result.batch = batch;
   result.parameters = summary.parameters;
   result.macs = summary.macs;
-  result.threads = static_cast<int>(std::thread::hardware_concurrency());
+  result.threads = backend_of(device).threads();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   result.peak_rss_mb = static_cast<double>(usage.ru_maxrss) / 1024;

@@ -63,7 +63,6 @@ class Training {
   }
 
   int64_t total_steps() const { return options_.train.epochs * train_loader_.batches(); }
-  Module& model() { return *model_; }
 
   void restore(const Checkpoint& c) {
     load_state(*model_, c.model, "the checkpoint");

@@ -91,8 +91,7 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
     chain.links.push_back(std::move(link));
     states.push_back(std::move(state));
   }
-  op.rule(!residual.defined() || in.residual.shape() == shape, "the residual must have the output's shape {}",
-          shape.str());
+  op.rule(!residual.defined() || in.residual.shape() == shape, "the residual must have the output's shape {}", shape);
   const Link& last = chain.links.back();
   op.rule(!residual.defined() || last.gamma.defined() || last.activation == Activation::none,
           "a residual behind an activation needs a normalisation before it");

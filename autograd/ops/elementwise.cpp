@@ -82,7 +82,7 @@ Variable multiply(const Variable& a, const Variable& b) {
 
 Variable reshape(const Variable& x, const Shape& shape) {
   Op op("reshape", {x});
-  op.rule(x.shape().count() == shape.count(), "{} elements do not fit shape {}", x.shape().count(), shape.str());
+  op.rule(x.shape().count() == shape.count(), "{} elements do not fit shape {}", x.shape().count(), shape);
   return op.result(x.value().reshape(shape), {},
                    [](Backend&, const Tensor& dy, const SavedTensors&, const Sinks& d) { d.take(0, dy); });
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/parallel.h"
 
 namespace mgic {
 
@@ -12,6 +13,8 @@ bool CpuBackend::supports(std::string_view op, DType dtype) const {
   if (op == "fill") return true;
   return dtype == DType::f32 || (dtype == DType::bf16 && op == "cast");
 }
+
+int CpuBackend::threads() const { return cpu::threads(); }
 
 void CpuBackend::naive(std::string_view op) {
   static std::mutex mutex;
@@ -28,10 +31,9 @@ Backend& cpu_backend() {
 namespace cpu {
 
 void require_f32(std::string_view op, std::initializer_list<const Tensor*> tensors) {
-  // Not check(), whose arguments would be formatted on every call.
   for (const Tensor* t : tensors)
     if (t != nullptr && t->defined() && (t->dtype() != DType::f32 || !on_host(t->device())))
-      fail("{}: the cpu backend takes f32, not {}", op, t->str());
+      fail("{}: the cpu backend takes f32, not {}", op, *t);
 }
 
 }  // namespace cpu

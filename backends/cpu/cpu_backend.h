@@ -16,6 +16,7 @@ class CpuBackend final : public Backend {
  public:
   std::string_view name() const override { return "cpu"; }
   bool supports(std::string_view op, DType dtype) const override;
+  int threads() const override;
 
   // convolution.cpp
   void conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,

@@ -35,7 +35,7 @@ void for_each_edge(const Tensor& indices, Visit&& visit) {
 void Backend::nearest_neighbours(const Tensor& x, Tensor& indices) {
   naive("nearest_neighbours");
   const int64_t clouds = x.shape()[0], points = x.shape()[1], channels = x.shape()[2], k = indices.shape()[2];
-  check(k <= points, "nearest_neighbours: {} neighbours were asked for, but x is {}", k, x.str());
+  check(k <= points, "nearest_neighbours: {} neighbours were asked for, but x is {}", k, x);
   const Values vx = load(x);
   int64_t* out = indices.data<int64_t>();
   std::vector<std::pair<double, int64_t>> order(points);  // (squared distance, index), compared in this order

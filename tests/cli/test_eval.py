@@ -3,18 +3,11 @@ import json
 import os
 import struct
 import sys
-import zlib
 
 from mgic_cli import SOURCE, CliTest, tiny, unittest
 
-
-def png(pixels, height, width):
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    rows = b"".join(b"\0" + pixels[y * width:(y + 1) * width] for y in range(height))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+sys.path.insert(0, os.path.join(SOURCE, "scripts"))
+from sample_images import png  # noqa: E402
 
 
 class Eval(CliTest):
