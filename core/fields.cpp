@@ -75,6 +75,16 @@ std::optional<std::string> broken(const std::string& v, const Rule& rule) {
   return fmt::format("\"{}\" is not a choice; allowed are {}", v, fmt::join(rule.choices, ", "));
 }
 
+// The type that JSON holds for a field: that of an optional field is its value's.
+template <class T>
+struct Unwrapped {
+  using type = T;
+};
+template <class T>
+struct Unwrapped<std::optional<T>> {
+  using type = T;
+};
+
 template <class T>
 Json to_json(const T& v) {
   return Json(v);
@@ -181,8 +191,7 @@ void Fields::read(std::string_view key, T& value, std::string_view type, std::st
       }
     }
   } else {
-    typename std::conditional_t < requires { value.value(); }
-    , T, std::optional < T >> ::value_type v{};
+    typename Unwrapped<T>::type v{};
     auto wrong = take(*node, v);
     if (!wrong) wrong = broken(v, rule);
     if (wrong)

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/log.h"
+
 namespace mgic {
 namespace {
 
@@ -40,6 +42,7 @@ Progress::Progress(int64_t total_steps, int64_t done, double interval_seconds)
       shown_(start_) {}
 
 bool Progress::due(int64_t step) const {
+  if (!logs(LogLevel::info)) return false;
   return step == total_ || std::chrono::duration<double>(Clock::now() - shown_).count() >= interval_;
 }
 
@@ -67,8 +70,7 @@ void Progress::show(int64_t epoch, int64_t epochs, int64_t step_in_epoch, int64_
 void Progress::line(const std::string& text) {
   if (bar_) fmt::print(stderr, "\r\x1b[K");
   bar_ = false;
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
+  log(LogLevel::info, "{}", text);
 }
 
 void Progress::finish() {

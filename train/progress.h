@@ -1,4 +1,4 @@
-// Progress of a training: a bar on a terminal, else one line per interval. Always on stderr.
+// Progress of a training: a bar on a terminal, else one line per interval. On stderr, at log level info.
 #pragma once
 
 #include <chrono>

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/ops.h"
+#include "core/log.h"
 #include "layers/dropout.h"
 #include "layers/state.h"
 #include "train/evaluate.h"
@@ -204,8 +205,10 @@ class Training {
     c.best = best_;
     c.metrics_bytes = folder_.metrics_bytes();
     c.finished = finished;
+    const auto start = Clock::now();
     folder_.save(c, is_best);
     last_save_ = Clock::now();
+    log(LogLevel::debug, "checkpoint of step {} written in {:.0f} ms", c.step, 1e3 * seconds_since(start));
   }
 
   void require_finite(const Metrics& metrics, const Batch& batch) {
@@ -288,7 +291,7 @@ TrainOutcome train(const Experiment& experiment, const TrainRequest& request) {
   if (folder.resumed()) {
     std::vector<std::string> warnings;
     const auto checkpoint = RunFolder::load_last(out, warnings);
-    for (const std::string& w : warnings) fmt::print(stderr, "warning: {}\n", w);
+    for (const std::string& w : warnings) log(LogLevel::warning, "{}", w);
     if (checkpoint && checkpoint->finished) {
       TrainOutcome outcome;
       outcome.was_finished = true;

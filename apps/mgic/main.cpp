@@ -1,4 +1,5 @@
 // mgic: the command line. Exit codes: 0 success, 1 an internal failure, 2 the user's input is wrong, 130 interrupted.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -6,6 +7,7 @@
 
 #include "apps/mgic/commands.h"
 #include "core/error.h"
+#include "core/log.h"
 
 namespace {
 
@@ -22,6 +24,12 @@ int main(int argc, char** argv) {
   CLI::App app("mgic: networks whose convolutions are a multigrid cycle over the channels");
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("mgic " MGIC_VERSION));
+  const std::vector<std::string> levels{"error", "warning", "info", "debug"};  // as LogLevel counts them
+  std::string level = "info";
+  app.add_option("--log-level", level, "what is said on stderr beside errors")
+      ->check(CLI::IsMember(levels))
+      ->capture_default_str();
+  app.fallthrough();  // --log-level may also follow the subcommand
   cli::Run run;
   cli::add_train(app, run);
   cli::add_summary(app, run);
@@ -33,6 +41,7 @@ int main(int argc, char** argv) {
   cli::add_describe(app, run);
   try {
     app.parse(argc, argv);
+    set_log_level(static_cast<LogLevel>(std::ranges::find(levels, level) - levels.begin()));
     return run();
   } catch (const CLI::Success& e) {  // --help and --version
     return app.exit(e);

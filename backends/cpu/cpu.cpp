@@ -6,6 +6,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
+#include "core/log.h"
 
 namespace mgic {
 
@@ -20,7 +21,7 @@ void CpuBackend::naive(std::string_view op) {
   static std::mutex mutex;
   static std::set<std::string, std::less<>> said;
   std::lock_guard lock(mutex);
-  if (said.emplace(op).second) fmt::print(stderr, "cpu: {} has no fast kernel yet, the naive one is used\n", op);
+  if (said.emplace(op).second) log(LogLevel::info, "cpu: {} has no fast kernel yet, the naive one is used", op);
 }
 
 Backend& cpu_backend() {

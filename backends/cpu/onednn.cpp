@@ -6,6 +6,7 @@
 
 #include "backends/cpu/inspect.h"
 #include "backends/cpu/parallel.h"
+#include "core/log.h"
 
 namespace mgic::cpu::onednn {
 namespace {
@@ -145,6 +146,7 @@ std::shared_ptr<const Plan> plan_for(const Key& key, const std::function<std::st
                                      const std::function<Plan()>& make) {
   if (auto plan = cache().find(key)) return plan;
   std::shared_ptr<const Plan> plan;
+  log(LogLevel::debug, "onednn: compiles {}", what());
   guarded(what, [&] { plan = cache().insert(key, make()); });
   return plan;
 }

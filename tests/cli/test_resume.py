@@ -100,6 +100,23 @@ class Resume(CliTest):
             self.assertIn("--resume", output)
             self.finish(folder, name)
 
+    def test_a_second_signal_stops_at_once(self):
+        config = tiny(**{"device": "reference", "data.image_size": 96, "data.batch_size": 32})  # seconds a step
+        process = subprocess.Popen([MGIC, "train", self.write("slow.json", config), "--out", self.path("slow")],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not os.path.exists(self.path("slow", "checkpoints")):
+            time.sleep(0.001)
+        time.sleep(0.2)  # into the first step
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+        self.assertEqual(process.returncode, 130)
+        self.assertLess(time.monotonic() - start, 1)
+        self.assertNotIn("a checkpoint was written", output)
+        self.assertEqual(os.listdir(self.path("slow", "checkpoints")), [])
+
     def test_a_finished_run_says_so_and_stays(self):
         def listing():
             return {os.path.join(d, f): os.stat(os.path.join(d, f)).st_mtime_ns

@@ -62,6 +62,17 @@ class Train(CliTest):
             self.assertEqual(json.load(f)["model"]["layers"][1]["coarsest_rule"], "reach")
         self.assertFalse([n for n in os.listdir(self.path("run", "checkpoints")) if n.endswith(".tmp")])
 
+    def test_log_levels(self):
+        config = self.write("c.json", tiny(**{"train.epochs": 1}))
+        said = {level: self.mgic("train", config, "--out", self.path(level), "--log-level", level).stderr
+                for level in ("error", "warning", "info", "debug")}
+        self.assertEqual((said["error"], said["warning"]), ("", ""))
+        self.assertIn("epoch 1/1", said["info"])
+        self.assertNotIn("debug: ", said["info"])
+        self.assertIn("debug: checkpoint of step", said["debug"])
+        with open(self.path("error", "log.txt")) as f:
+            self.assertIn("epoch 1/1", f.read())  # the run folder tells all, whatever was shown
+
     def test_same_seed_same_weights_for_any_number_of_loader_threads(self):
         files = []
         for threads in (0, 1, 3):

@@ -97,6 +97,7 @@ class WrongInput(CliTest):
         self.refused(["train", config, "--device", "cuda"], "device cuda")
         self.refused(["summary", config, "--input", "3,32"], "expects C,H,W")
         self.refused(["summary", config, "--input", "3,0,4"], "expects C,H,W")
+        self.refused(["train", config, "--log-level", "loud"], "--log-level")
         self.refused(["bench", config, "--runs", "0"], "--runs")
         self.refused(["trace", config], "--weights")
 
