@@ -91,6 +91,10 @@ void Backend::conv_chain(const Chain& chain, const ChainInput& in, std::vector<L
     Tensor mean = link.running_mean, variance = link.running_var;  // handles: the storage is the module's
     update_running(state.mean, state.variance, state.raw.shape().rows(), link.momentum, mean, variance);
   }
+  end_chain(chain, in, states, y);
+}
+
+void Backend::end_chain(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states, Tensor& y) {
   const Link& last = chain.links.back();
   const Tensor& raw = states.back().raw;
   const Epilogue end = end_of(chain, in.residual);

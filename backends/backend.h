@@ -66,6 +66,7 @@ struct Chain {
   std::vector<Link> links;
   Activation outer = Activation::none;  // applied where a residual is added
   bool training = false;                // batch statistics and updated running ones, else the running ones as they are
+  bool saves = true;                    // whether a backward may follow; if none does, nobody looks at the states
 };
 
 // What exists between links: the raw convolution output, and its statistics in training. The next link normalises and
@@ -205,6 +206,9 @@ class Backend {
   virtual void random_uniform(uint64_t key, double low, double high, Tensor& y);
 
  protected:
+  // y from the last raw output: normalisation, residual, activations.
+  void end_chain(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states, Tensor& y);
+
   // Called first by every naive body: `reference` has nothing to add, a backend with kernels of its own says once that
   // `op` has none yet, and one whose tensors are not in host memory throws.
   virtual void naive(std::string_view op) = 0;

@@ -1,5 +1,7 @@
 // Convolution, batch normalisation, and the chains and corrections that fuse them.
 //   y[n, i, j, o] = Σ_{u, v, c} w[o, u, v, c] · x[n, s·i + d·u − p, s·j + d·v − p, group(o) + c]
+#include <algorithm>
+
 #include "autograd/op.h"
 #include "autograd/ops.h"
 
@@ -66,7 +68,8 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
   op.rule(!links.empty(), "it needs at least one link");
   op.rule(!minus.defined() || minus.shape() == x.shape(), "a and b must have one shape");
 
-  Chain chain{{}, outer, training};
+  const auto differentiated = [](const Variable& v) { return v.requires_gradient(); };
+  Chain chain{{}, outer, training, gradients_enabled() && std::ranges::any_of(inputs, differentiated)};
   ChainInput in{as_map(x.value()), as_map(minus.value()), as_map(residual.value())};
   std::vector<LinkState> states;
   Shape shape = in.x.shape();

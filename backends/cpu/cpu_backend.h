@@ -24,6 +24,11 @@ class CpuBackend final : public Backend {
   void conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) override;
   void conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) override;
 
+  // chain.cpp
+  void conv_chain(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) override;
+  void conv_chain_backward(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states,
+                           const Tensor& dy, const ChainSinks& sinks) override;
+
   // normalization.cpp
   void norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) override;
   void update_running(const Tensor& mean, const Tensor& variance, int64_t rows, double momentum, Tensor& running_mean,

@@ -236,7 +236,74 @@ struct Parameters {
         beta(columns.expand(norm.beta.data<float>())) {}
 };
 
+BackwardArgs backward_args(const Parameters& p, const Columns& columns, const Tensor& x, const Epilogue& epilogue,
+                           const Tensor& dy) {
+  return {p.mean.data(),
+          p.scale.data(),
+          p.beta.data(),
+          nullptr,
+          nullptr,
+          columns.width,
+          x.data<float>(),
+          dy.data<float>(),
+          data_or_null(epilogue.residual),
+          epilogue.inner,
+          epilogue.residual.defined() ? epilogue.outer : Activation::none};
+}
+
+double inverse_deviation(const Norm& norm, int64_t c) {
+  return 1 / std::sqrt(static_cast<double>(norm.variance.data<float>()[c]) + norm.eps);
+}
+
 }  // namespace
+
+NormSums norm_gradient_sums(const Norm& norm, const Tensor& x, const Epilogue& epilogue, const Tensor& dy,
+                            Tensor* dresidual) {
+  const Columns columns(x.shape().last());
+  const int64_t width = columns.width;
+  const Parameters p(norm, columns);
+  const BackwardArgs args = backward_args(p, columns, x, epilogue, dy);
+  float* early = dresidual == nullptr ? nullptr : dresidual->data<float>();
+  const int parts = columns.parts(x.count());
+  Scratch<double> partial(parts * 2 * width);
+  columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
+    Scratch<float> block(2 * width);
+    HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, block.data(), partial.data() + part * 2 * width);
+  });
+  NormSums sums(columns.channels);
+  for (int64_t c = 0; c < columns.channels; ++c)
+    for (int part = 0; part < parts && x.count() > 0; ++part) {
+      sums.sum[c] += columns.fold(partial.data() + part * 2 * width, c);
+      sums.centred_sum[c] += columns.fold(partial.data() + (part * 2 + 1) * width, c);
+    }
+  return sums;
+}
+
+NormCoefficients::NormCoefficients(const Norm& norm, const NormSums& sums, bool through, int64_t rows, int64_t count)
+    : shift(count), slope(count) {
+  // scale · Σ dz / rows and scale / deviation² · Σ dz (x − mean) / rows.
+  std::fill_n(shift.data(), count, 0.0f);
+  std::fill_n(slope.data(), count, 0.0f);
+  if (!through || rows == 0) return;
+  const double share = 1.0 / static_cast<double>(rows);
+  for (int64_t c = 0; c < norm.gamma.count(); ++c) {
+    const double inverse = inverse_deviation(norm, c), scale = norm.gamma.data<float>()[c] * inverse;
+    shift[c] = static_cast<float>(scale * sums.sum[c] * share);
+    slope[c] = static_cast<float>(scale * inverse * inverse * sums.centred_sum[c] * share);
+  }
+}
+
+void write_norm_gradients(const Norm& norm, const NormSums& sums, Sink dgamma, Sink dbeta) {
+  const auto write = [&](Sink sink, auto&& value) {
+    if (!sink) return;
+    float* out = (*sink).data<float>();
+    for (int64_t c = 0; c < norm.gamma.count(); ++c)
+      out[c] = static_cast<float>(accumulates(sink) ? out[c] + value(c) : value(c));
+  };
+  write(dgamma, [&](int64_t c) { return sums.centred_sum[c] * inverse_deviation(norm, c); });
+  write(dbeta, [&](int64_t c) { return sums.sum[c]; });
+}
+
 }  // namespace cpu
 
 using namespace cpu;
@@ -302,70 +369,27 @@ void CpuBackend::normalize_backward(const Norm& norm, bool training, const Tenso
   require_f32("normalize_backward", {&x, &epilogue.residual, &dy, dx.tensor, dgamma.tensor, dbeta.tensor,
                                      dresidual.tensor, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
   const Columns columns(x.shape().last());
-  const int64_t width = columns.width, channels = columns.channels;
   const Parameters p(norm, columns);
-  BackwardArgs args{p.mean.data(),
-                    p.scale.data(),
-                    p.beta.data(),
-                    nullptr,
-                    nullptr,
-                    width,
-                    x.data<float>(),
-                    dy.data<float>(),
-                    data_or_null(epilogue.residual),
-                    epilogue.inner,
-                    epilogue.residual.defined() ? epilogue.outer : Activation::none};
+  BackwardArgs args = backward_args(p, columns, x, epilogue, dy);
 
-  // The sums. An overwritten dresidual is stored by this pass, since the next one can read it in the place of dy and
+  // An overwritten dresidual is stored by the pass of the sums, since the next one can read it in the place of dy and
   // the residual; one that accumulates is left to the next pass, which would not find the bare gradient there.
   const bool wants_sums = dgamma || dbeta || (dx && training);
-  Scratch<double> sum(channels), centred_sum(channels);
+  NormSums sums(columns.channels);
   if (wants_sums) {
     const bool store_early = dresidual && !accumulates(dresidual);
-    float* early = store_early ? (*dresidual).data<float>() : nullptr;
-    const int parts = columns.parts(x.count());
-    Scratch<double> partial(parts * 2 * width);
-    columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
-      Scratch<float> block(2 * width);
-      HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, block.data(), partial.data() + part * 2 * width);
-    });
-    for (int64_t c = 0; c < channels; ++c) {
-      sum[c] = centred_sum[c] = 0;
-      for (int part = 0; part < parts && x.count() > 0; ++part) {
-        sum[c] += columns.fold(partial.data() + part * 2 * width, c);
-        centred_sum[c] += columns.fold(partial.data() + (part * 2 + 1) * width, c);
-      }
-    }
+    sums = norm_gradient_sums(norm, x, epilogue, dy, store_early ? dresidual.tensor : nullptr);
     if (store_early) {
-      args.dy = early;
+      args.dy = (*dresidual).data<float>();
       args.outer = Activation::none;
       dresidual = {};
     }
   }
-
-  Scratch<double> inverse_deviation(channels);
-  const float* variance = norm.variance.data<float>();
-  for (int64_t c = 0; c < channels; ++c)
-    inverse_deviation[c] = 1 / std::sqrt(static_cast<double>(variance[c]) + norm.eps);
-  const auto write = [&](Sink sink, auto&& value) {
-    if (!sink) return;
-    float* out = (*sink).data<float>();
-    for (int64_t c = 0; c < channels; ++c)
-      out[c] = static_cast<float>(accumulates(sink) ? out[c] + value(c) : value(c));
-  };
-  write(dgamma, [&](int64_t c) { return centred_sum[c] * inverse_deviation[c]; });
-  write(dbeta, [&](int64_t c) { return sum[c]; });
+  write_norm_gradients(norm, sums, dgamma, dbeta);
   if (!dx && !dresidual) return;
 
-  // Through the statistics: scale · Σ dz / rows and scale / deviation² · Σ dz (x − mean) / rows; none in evaluation.
-  const bool through = training && wants_sums && x.count() > 0;
-  const double share = through ? 1.0 / x.shape().rows() : 0;
-  const auto shift =
-      columns.expand([&](int64_t c) { return through ? static_cast<float>(p.scale[c] * sum[c] * share) : 0.0f; });
-  const auto slope = columns.expand([&](int64_t c) {
-    if (!through) return 0.0f;
-    return static_cast<float>(p.scale[c] * inverse_deviation[c] * inverse_deviation[c] * centred_sum[c] * share);
-  });
+  const NormCoefficients c(norm, sums, training && wants_sums, x.shape().rows(), columns.channels);
+  const auto shift = columns.expand(c.shift.data()), slope = columns.expand(c.slope.data());
   args.shift = shift.data();
   args.slope = slope.data();
   if (dx) {

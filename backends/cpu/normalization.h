@@ -23,4 +23,29 @@ struct BackwardArgs {
   bool accumulate_dx = false, accumulate_dresidual = false;
 };
 
+// Σ dz and Σ dz (x − mean) of every channel.
+struct NormSums {
+  Scratch<double> sum, centred_sum;
+  explicit NormSums(int64_t channels) : sum(channels), centred_sum(channels) {
+    std::fill_n(sum.data(), channels, 0.0);
+    std::fill_n(centred_sum.data(), channels, 0.0);
+  }
+};
+
+// The first of backward's two passes; it also stores the gradient in front of the residual's addition in dresidual
+// where that is given.
+NormSums norm_gradient_sums(const Norm& norm, const Tensor& x, const Epilogue& epilogue, const Tensor& dy,
+                            Tensor* dresidual);
+
+// What the second pass subtracts: dx = scale dz − shift − (x − mean) slope. (count) each, zeros behind the channels.
+struct NormCoefficients {
+  Scratch<float> shift, slope;
+
+  // Nothing goes through the statistics where they are not the batch's (`through` false).
+  NormCoefficients(const Norm& norm, const NormSums& sums, bool through, int64_t rows, int64_t count);
+};
+
+// dgamma (+)= Σ dz (x − mean) / deviation, dbeta (+)= Σ dz.
+void write_norm_gradients(const Norm& norm, const NormSums& sums, Sink dgamma, Sink dbeta);
+
 }  // namespace mgic::cpu

@@ -1,0 +1,197 @@
+// The two kernels of grouped convolutions, compiled for every target (grouped.h).
+//
+// A plane is (rows, pitch, 16 channels) in cells of one arithmetic:
+// - f32: a cell is one channel of a pixel, and one step is acc += w · x.
+// - bf16, where the machine has the dot product: a cell is two neighbouring channels, a step acc += w₀ x₀ + w₁ x₁. For
+//   gradients of weights a cell is one channel of two neighbouring pixels, which makes that the same kernel too.
+#if defined(MGIC_CPU_GROUPED_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef MGIC_CPU_GROUPED_INL_H
+#undef MGIC_CPU_GROUPED_INL_H
+#else
+#define MGIC_CPU_GROUPED_INL_H
+#endif
+
+#include "backends/cpu/grouped.h"
+#include "backends/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+
+// Vector registers set the size of a tile: sums, and a few for weights and factors.
+constexpr bool many_registers = HWY_MAX_BYTES == 64;
+constexpr int tile_pixels = many_registers ? 16 : 12;
+
+struct F32 {
+  using Cell = float;
+  static constexpr int64_t channels = 1;  // in a cell
+  static constexpr int64_t pixel = slab_channels;  // cells
+  template <class Tag>
+  static HWY_INLINE auto load(Tag d, const Cell* p) {
+    return hn::LoadU(d, p);
+  }
+  template <class Tag, class W>
+  static HWY_INLINE hn::Vec<Tag> step(Tag d, hn::Vec<Tag> sum, W w, const Cell* x) {
+    return hn::MulAdd(w, hn::Set(d, *x), sum);
+  }
+};
+
+// Lanes of the vectors that hold n results of a group.
+template <class F>
+HWY_INLINE void with_result_lanes(int64_t n, F&& f) {
+  if (n > 8 && hn::Lanes(D()) >= 16) return f(hn::CappedTag<float, 16>());
+  if (n > 4 && hn::Lanes(D()) >= 8) return f(hn::CappedTag<float, 8>());
+  f(hn::CappedTag<float, 4>());
+}
+inline HWY_ATTR int64_t result_lanes(int64_t n) {
+  return std::min<int64_t>(lanes(), n > 8 ? 16 : n > 4 ? 8 : 4);
+}
+
+// What a group's tiles have in common. x is the group's first cell of the pixel at the block's upper left corner, in
+// the first of its slabs; weights are (slabs, taps, cells, lanes).
+template <class Cell>
+struct Tiles {
+  const Cell* x;
+  int64_t plane, pitch;  // cells from one slab to the next, and from one row to the next
+  int64_t slabs, kernel, cells;
+  const Cell* w;
+  float* out;  // (rows, width, 16)
+  int64_t out_row;
+};
+
+// R × Q outputs, side by side so that many sums hide the latency of one, and a vector of weights serves them all.
+template <class A, int R, int Q, class Tag>
+HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64_t x0) {
+  using Cell = typename A::Cell;
+  hn::Vec<Tag> sum[R][Q];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int q = 0; q < Q; ++q) sum[r][q] = hn::Zero(d);
+  const Cell* HWY_RESTRICT w = t.w;
+  const int64_t pitch = t.pitch, cells = t.cells, kernel = t.kernel;
+  const Cell* slab = t.x + y * pitch + x0 * A::pixel;
+  for (int64_t s = 0; s < t.slabs; ++s, slab += t.plane)
+    for (int64_t u = 0; u < kernel; ++u)
+      for (int64_t v = 0; v < kernel; ++v) {
+        const Cell* HWY_RESTRICT x = slab + u * pitch + v * A::pixel;
+#pragma GCC unroll 4
+        for (int64_t c = 0; c < cells; ++c, w += hn::MaxLanes(d)) {
+          const auto weights = A::load(d, w);
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+            for (int q = 0; q < Q; ++q)
+              sum[r][q] = A::step(d, sum[r][q], weights, x + r * pitch + q * A::pixel + c);
+        }
+      }
+  float* out = t.out + y * t.out_row + x0 * slab_channels;
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int q = 0; q < Q; ++q) hn::StoreU(sum[r][q], d, out + r * t.out_row + q * slab_channels);
+}
+
+// tile<A, R, q> for a q that is known at run time only.
+template <class A, int R, class Tag, int... Q>
+HWY_INLINE void tile_of(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64_t x0, int64_t q,
+                        std::integer_sequence<int, Q...>) {
+  using Function = void (*)(Tag, const Tiles<typename A::Cell>&, int64_t, int64_t);
+  static constexpr Function table[] = {&tile<A, R, Q + 1, Tag>...};
+  table[q - 1](d, t, y, x0);
+}
+
+// Rows of a tile for images of this width.
+inline int64_t tile_rows(int64_t width) { return 4 * width <= tile_pixels ? 4 : 2 * width <= tile_pixels ? 2 : 1; }
+
+// All outputs of `rows` rows.
+template <class A, class Tag>
+HWY_INLINE void tiles(Tag d, const Tiles<typename A::Cell>& t, int64_t rows, int64_t width) {
+  const int64_t columns = (width + tile_pixels - 1) / tile_pixels;
+  int64_t y = 0;
+  const auto rows_of = [&](auto count) HWY_ATTR {
+    constexpr int R = decltype(count)::value;
+    for (; y + R <= rows; y += R)
+      for (int64_t i = 0; i < columns; ++i) {
+        const int64_t begin = width * i / columns, end = width * (i + 1) / columns;
+        tile_of<A, R>(d, t, y, begin, end - begin, std::make_integer_sequence<int, tile_pixels / R>());
+      }
+  };
+  if (4 * width <= tile_pixels) rows_of(Count<4>());
+  if (2 * width <= tile_pixels) rows_of(Count<2>());
+  rows_of(Count<1>());
+}
+
+// What the tiles of a weight gradient have in common. x[0] and x[1] are where even and odd columns of the kernel begin
+// to read, `stride` the cells from one of them to the next of its kind.
+template <class Cell>
+struct Outers {
+  const Cell* x[2];
+  int64_t stride, pitch;
+  const Cell* dy;
+  int64_t dy_pitch;
+  int64_t rows, count, kernel;  // pixels (or pairs of them) in a row
+  float* dw;                    // (taps, outputs, lanes)
+  int64_t outputs;
+};
+
+// K columns of the kernel, T outputs: dw[u, v … v + K, o … o + T, lanes] += Σ dy[o] x[lanes].
+template <class A, int K, int T, class Tag>
+HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u, int64_t v, int64_t o) {
+  using Cell = typename A::Cell;
+  constexpr int64_t lanes = hn::MaxLanes(d);
+  hn::Vec<Tag> sum[K][T];
+  float* dw = t.dw + ((u * t.kernel + v) * t.outputs + o) * lanes;
+#pragma GCC unroll 16
+  for (int k = 0; k < K; ++k)
+#pragma GCC unroll 16
+    for (int i = 0; i < T; ++i) sum[k][i] = hn::LoadU(d, dw + (k * t.outputs + i) * lanes);
+  const Cell* x[K];
+  for (int k = 0; k < K; ++k) x[k] = t.x[(v + k) & 1] + ((v + k) >> 1) * t.stride + u * t.pitch;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    const Cell* HWY_RESTRICT dy = t.dy + row * t.dy_pitch + o;
+    for (int64_t p = 0; p < t.count; ++p, dy += slab_channels) {
+#pragma GCC unroll 16
+      for (int k = 0; k < K; ++k) {
+        const auto values = A::load(d, x[k] + p * slab_channels);
+#pragma GCC unroll 16
+        for (int i = 0; i < T; ++i) sum[k][i] = A::step(d, sum[k][i], values, dy + i);
+      }
+    }
+    for (int k = 0; k < K; ++k) x[k] += t.pitch;
+  }
+#pragma GCC unroll 16
+  for (int k = 0; k < K; ++k)
+#pragma GCC unroll 16
+    for (int i = 0; i < T; ++i) hn::StoreU(sum[k][i], d, dw + (k * t.outputs + i) * lanes);
+}
+
+// The whole gradient of one group's weights, for one vector of its inputs.
+template <class A, class Tag>
+HWY_INLINE void outers(Tag d, const Outers<typename A::Cell>& t) {
+  for (int64_t u = 0; u < t.kernel; ++u) {
+    int64_t o = 0;
+    const auto tiles_of = [&](auto outputs, auto columns) HWY_ATTR {
+      constexpr int T = decltype(outputs)::value, K = decltype(columns)::value;
+      for (; o + T <= t.outputs; o += T) {
+        int64_t v = 0;
+        for (; v + K <= t.kernel; v += K) outer_tile<A, K, T>(d, t, u, v, o);
+        for (; v < t.kernel; ++v) outer_tile<A, 1, T>(d, t, u, v, o);
+      }
+    };
+    // Few outputs take several columns at once, to have sums enough.
+    if constexpr (many_registers) {
+      tiles_of(Count<16>(), Count<1>());
+      tiles_of(Count<8>(), Count<3>());
+      tiles_of(Count<4>(), Count<3>());
+    } else {
+      tiles_of(Count<8>(), Count<1>());
+      tiles_of(Count<4>(), Count<3>());
+    }
+    tiles_of(Count<1>(), Count<3>());
+  }
+}
+
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,59 @@
+// Grouped convolutions as MGIC has them: stride 1, images that keep their size, few channels a group.
+//
+//   y[n, i, j, o] = Σ_{u, v, c} w[o, u, v, c] · x[n, i + u − p, j + v − p, group(o) + c]      p = kernel / 2
+//
+// All of their work is two small kernels (grouped-inl.h): a tile of neighbouring outputs, and a tile of the weights'
+// gradient. They read planes: sixteen channels of one image, a vector a pixel, with a border of zeros, packed for the
+// occasion by each thread in its own cache. Since every value passes through that packing, whatever has to happen to it
+// on the way (a difference, a normalisation, an activation, the gradient through them) happens there, and what has to
+// happen to a result happens on its way out: that is how a whole chain needs no pass over memory of its own between
+// two convolutions.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+#include "backends/backend.h"
+
+namespace mgic::cpu {
+
+constexpr int64_t slab_channels = 16;
+
+struct Grouped {
+  int64_t batch, height, width;
+  int64_t groups, inputs, outputs;  // inputs and outputs of one group
+  int64_t kernel;
+
+  int64_t border() const { return kernel / 2; }
+  int64_t taps() const { return kernel * kernel; }
+  int64_t pitch() const { return width + 2 * border(); }  // pixels from one row of a plane to the next
+  int64_t in_channels() const { return groups * inputs; }
+  int64_t out_channels() const { return groups * outputs; }
+  int64_t image_pixels() const { return height * width; }
+  int64_t weight_count() const { return groups * outputs * taps() * inputs; }
+
+  // Groups that are computed together: the fewest whose channels fill slabs on both sides.
+  int64_t bundle() const {
+    const auto fill = [](int64_t n) { return slab_channels / std::gcd(n, slab_channels); };
+    return std::min(groups, std::lcm(fill(inputs), fill(outputs)));
+  }
+  int64_t bundles() const { return (groups + bundle() - 1) / bundle(); }
+  int64_t in_slabs() const { return slabs(bundle() * inputs); }  // of a bundle
+  int64_t out_slabs() const { return slabs(bundle() * outputs); }
+
+  // The convolution that takes gradients of outputs to gradients of inputs.
+  Grouped transposed() const {
+    Grouped t = *this;
+    std::swap(t.inputs, t.outputs);
+    return t;
+  }
+
+  static int64_t slabs(int64_t channels) { return (channels + slab_channels - 1) / slab_channels; }
+};
+
+// Whether these kernels take the convolution, in all three directions.
+bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w);
+Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w);
+
+}  // namespace mgic::cpu
