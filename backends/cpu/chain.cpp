@@ -723,14 +723,13 @@ void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkStat
   const ForwardCall call{g, input.in, weights.data(), state.raw.data<float>(), moments, i % 2 == 1};
 
   const Bands bands = bands_of(g, g.in_slabs());
-  const int parts = static_cast<int>(std::min<int64_t>(threads(), bands.items()));
+  const int parts = chunks_of(bands.items());
   const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
   const int64_t stride = padded(g.out_channels());
-  Scratch<float> scratch(parts * room), partial(parts * 2 * stride);
+  Scratch<float> scratch(threads() * room), partial(parts * 2 * stride);
   std::vector<int64_t> rows(static_cast<size_t>(parts), 0);
-  parallel(bands.items(), parts, [&](int part, int64_t begin, int64_t end) {
-    float *own = scratch.data() + part * room, *own_moments = partial.data() + part * 2 * stride;
-    std::fill_n(own, room, 0.0f);
+  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
+    float *own = scratch.data() + thread * room, *own_moments = partial.data() + part * 2 * stride;
     std::fill_n(own_moments, 2 * stride, 0.0f);
     HWY_DYNAMIC_DISPATCH(forward_items)(call, bands, begin, end, own, own + planes, own_moments);
     for (int64_t item = begin; item < end; ++item)
@@ -772,12 +771,11 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
   }
   const EvaluationCall call{links.data(), static_cast<int64_t>(links.size()), {in.x.data<float>(), data_or_null(in.minus)},
                             data_or_null(in.residual), chain.outer, y.data<float>()};
-  const int parts = static_cast<int>(std::min<int64_t>(threads(), bands.items()));
+  const int parts = chunks_of(bands.items());
   const int64_t room = 2 * link_planes + block;
-  Scratch<float> scratch(parts * room);
-  parallel(bands.items(), parts, [&](int part, int64_t begin, int64_t end) {
-    float* own = scratch.data() + part * room;
-    std::fill_n(own, room, 0.0f);
+  Scratch<float> scratch(threads() * room);
+  parallel_chunks(bands.items(), parts, false, [&](int, int thread, int64_t begin, int64_t end) {
+    float* own = scratch.data() + thread * room;
     HWY_DYNAMIC_DISPATCH(evaluate_items)(call, bands, begin, end, own, link_planes, own + 2 * link_planes);
   });
 }
@@ -910,16 +908,15 @@ void CpuBackend::conv_chain_backward(const Chain& chain, const ChainInput& in, c
     }
 
     const Bands bands = bands_of(g, g.in_slabs() + g.out_slabs());
-    const int parts = static_cast<int>(std::min<int64_t>(threads(), bands.items()));
+    const int parts = chunks_of(bands.items());
     const int64_t planes = (g.in_slabs() + g.out_slabs()) * plane_size(g, bands) + slack, room = planes + block_size(g);
     const int64_t stride = padded(g.in_channels());
     WeightGradients dw(g, call.wants_weights ? parts : 0);
-    Scratch<float> scratch(parts * room);
+    Scratch<float> scratch(threads() * room);
     Scratch<double> partial(parts * 2 * stride);
-    parallel(bands.items(), parts, [&](int part, int64_t begin, int64_t end) {
-      float *planes_of = scratch.data() + part * room, *dw_of = call.wants_weights ? dw.part(part) : nullptr;
+    parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
+      float *planes_of = scratch.data() + thread * room, *dw_of = call.wants_weights ? dw.part(part) : nullptr;
       double* sums_of = partial.data() + part * 2 * stride;
-      std::fill_n(planes_of, room, 0.0f);
       if (call.wants_weights) std::fill_n(dw_of, dw.size(), 0.0f);
       std::fill_n(sums_of, 2 * stride, 0.0);
       HWY_DYNAMIC_DISPATCH(backward_items)(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);

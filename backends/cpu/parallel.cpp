@@ -8,6 +8,8 @@
 
 namespace mgic::cpu {
 
+int thread_number() { return omp_get_thread_num(); }
+
 int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 
 void flush_denormals() {

@@ -37,6 +37,23 @@ void parallel(int64_t n, int parts, F&& f) {
   }
 }
 
+int thread_number();  // 0 … threads() − 1, inside of a region
+
+// The same with several parts a thread, which take the next one as they come: a thread that is held up by other work of
+// the machine costs the time of a part, not of the whole. f(part, thread, begin, end); `backwards`: the last part first.
+constexpr int chunks_per_thread = 2;
+inline int chunks_of(int64_t n) { return static_cast<int>(std::min<int64_t>(n, threads() * chunks_per_thread)); }
+template <class F>
+void parallel_chunks(int64_t n, int parts, bool backwards, F&& f) {
+  flush_denormals();
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int i = 0; i < parts; ++i) {
+    flush_denormals();
+    const int part = backwards ? parts - 1 - i : i;
+    f(part, thread_number(), part_begin(n, parts, part), part_begin(n, parts, part + 1));
+  }
+}
+
 // f(begin, end) over n items that cost `cost` floats each.
 template <class F>
 void parallel_ranges(int64_t n, int64_t cost, F&& f) {
