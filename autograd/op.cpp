@@ -14,7 +14,10 @@ Op::Op(std::string_view name, std::vector<Variable> inputs, Attributes attribute
   for (const Variable& v : inputs_) {
     if (!v.defined()) continue;
     rule(v.value().device() == lead.device(), "all inputs must be on one device");
-    rule(!is_float(v.value().dtype()) || v.value().dtype() == lead.dtype(), "all inputs must have one element type");
+    // Beside maps of bf16, parameters stay f32.
+    const bool mixes = lead.dtype() == DType::bf16 && v.value().dtype() == DType::f32;
+    rule(!is_float(v.value().dtype()) || v.value().dtype() == lead.dtype() || mixes,
+         "all inputs must have one element type");
   }
   if (lead.device() != Device::meta) {
     const Backend& backend = backend_of(lead.device());

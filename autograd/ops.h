@@ -52,6 +52,7 @@ inline Variable relu(const Variable& x) { return activation(x, Activation::relu)
 Variable add(const Variable& a, const Variable& b);
 Variable subtract(const Variable& a, const Variable& b);
 Variable scale(const Variable& x, double alpha);
+Variable cast(const Variable& x, DType dtype);  // x itself where it has that type
 // b: as a, (C) or (N, C), stretched over the rest.
 Variable multiply(const Variable& a, const Variable& b);
 

@@ -78,7 +78,7 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
   for (float& v : images.span<float>()) v = static_cast<float>(rng.normal());
   Tensor labels = Tensor::empty({batch}, DType::i64, Device::cpu);
   for (int64_t& v : labels.span<int64_t>()) v = rng.below(model_classes(experiment.options.model));
-  images = images.to(device);
+  images = in_precision(images, device, experiment.options.train.dtype());
   labels = labels.to(device);
 
   const RandomStep random(static_cast<uint64_t>(experiment.options.seed), 0);
@@ -106,17 +106,26 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
       if (l.name == path || (l.name.starts_with(path + ".") && !forward.contains(l.name))) macs += l.macs;
     return macs;
   };
+  model->train(false);
+  std::map<std::string, std::vector<double>> inference;
+  {
+    NoGrad no_grad;
+    const auto infer = [&] { (*model)(Variable(images)); };
+    result.infer_ms = median_ms(runs, infer);
+    for (int64_t i = 0; i < runs; ++i) {
+      Timer timer;
+      infer();
+      for (const auto& [path, t] : timer.times) inference[path].push_back(t.forward);
+    }
+  }
   for (const std::string& path : order) {
-    LayerTiming t{path.empty() ? "(loss)" : path, median(forward[path]), median(backward[path]), 0};
+    LayerTiming t{path.empty() ? "(loss)" : path, median(forward[path]), median(backward[path]),
+                  median(inference[path]), 0};
     const double ms = t.forward_ms + t.backward_ms;
     if (!path.empty() && ms > 0)
       t.gflops = 6e-6 * static_cast<double>(macs_below(path) * batch) / ms;  // 2 flops, forward and two gradients
     result.layers.push_back(t);
   }
-
-  model->train(false);
-  NoGrad no_grad;
-  result.infer_ms = median_ms(runs, [&] { (*model)(Variable(images)); });
   result.images_per_second = 1e3 * static_cast<double>(batch) / result.train_step_ms;
   result.gflops = 6e-6 * static_cast<double>(summary.macs * batch) / result.train_step_ms;
   result.batch = batch;

@@ -10,7 +10,8 @@ namespace mgic {
 
 struct LayerTiming {
   std::string name;
-  double forward_ms = 0, backward_ms = 0;
+  double forward_ms = 0, backward_ms = 0;  // of a training step
+  double infer_ms = 0;
   double gflops = 0;  // 2·macs of forward and backward over their time
 };
 

@@ -152,7 +152,7 @@ void CheckpointEvery::fields(Fields& f) {
 
 void TrainOptions::fields(Fields& f) {
   f("epochs", epochs, "passes over the training part", between(1, max_count));
-  f("precision", precision, "of activations and gradients", one_of({"f32"}));
+  f("precision", precision, "of activations and gradients", one_of({"f32", "bf16"}));
   f("checkpoint_every", checkpoint_every, "when the state is saved");
   f("log_seconds", log_seconds, "seconds between progress lines where there is no terminal", above(0));
 }

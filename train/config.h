@@ -29,6 +29,7 @@ struct TrainOptions {
   double log_seconds = 10;  // between two progress lines where there is no terminal
 
   void fields(Fields& f);
+  DType dtype() const { return parse_dtype(precision); }  // of activations; weights and statistics are f32
 };
 
 struct ExperimentOptions {

@@ -1,10 +1,11 @@
 #include "train/evaluate.h"
 
 #include "autograd/ops.h"
+#include "train/trainer.h"
 
 namespace mgic {
 
-Metrics evaluate(Module& model, DataLoader& loader, Device device,
+Metrics evaluate(Module& model, DataLoader& loader, Device device, DType precision,
                  const std::function<void(const Tensor&, const Tensor&)>& each) {
   const bool training = model.training();
   model.train(false);
@@ -14,7 +15,7 @@ Metrics evaluate(Module& model, DataLoader& loader, Device device,
   loader.start(0);
   while (loader.next(batch)) {
     const Tensor labels = batch.labels.to(device);
-    const Variable logits = model(Variable(batch.images.to(device)));
+    const Variable logits = model(Variable(in_precision(batch.images, device, precision)));
     Tensor losses;
     ops::cross_entropy(logits, labels, &losses);
     sums.add(losses, logits.value(), labels);

@@ -10,7 +10,7 @@
 namespace mgic {
 
 // `each` sees the logits and labels of every batch.
-Metrics evaluate(Module& model, DataLoader& loader, Device device,
+Metrics evaluate(Module& model, DataLoader& loader, Device device, DType precision,
                  const std::function<void(const Tensor& logits, const Tensor& labels)>& each = {});
 
 }  // namespace mgic

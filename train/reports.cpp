@@ -81,9 +81,10 @@ std::string summary_json(const Summary& s, const Summary& dense) {
 std::string bench_text(const BenchResult& r) {
   double total = 0;
   for (const LayerTiming& l : r.layers) total += l.forward_ms + l.backward_ms;
-  std::vector<std::vector<std::string>> rows{{"layer", "forward ms", "backward ms", "share", "Gflop/s"}};
+  std::vector<std::vector<std::string>> rows{{"layer", "forward ms", "backward ms", "infer ms", "share", "Gflop/s"}};
   for (const LayerTiming& l : r.layers)
     rows.push_back({l.name, fmt::format("{:.3f}", l.forward_ms), fmt::format("{:.3f}", l.backward_ms),
+                    fmt::format("{:.3f}", l.infer_ms),
                     fmt::format("{:.1f} %", 100 * (l.forward_ms + l.backward_ms) / std::max(total, 1e-9)),
                     l.gflops > 0 ? fmt::format("{:.1f}", l.gflops) : ""});
   std::vector<std::vector<std::string>> totals{{"training step", fmt::format("{:.2f} ms", r.train_step_ms)},

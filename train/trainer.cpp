@@ -20,8 +20,9 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 bool all_finite(const Tensor& t) {
-  const Tensor host = t.to(Device::cpu);
-  if (!is_float(host.dtype()) || host.dtype() == DType::bf16) return true;
+  Tensor host = t.to(Device::cpu);
+  if (!is_float(host.dtype())) return true;
+  if (host.dtype() == DType::bf16) host = host.to(DType::f32);
   return visit_f32_f64(host.dtype(), "all_finite", [&](auto zero) {
     for (const auto v : host.span<decltype(zero)>())
       if (!std::isfinite(v)) return false;
@@ -135,10 +136,12 @@ class Training {
     return true;
   }
 
+  Tensor images_of(const Batch& batch) const { return in_precision(batch.images, device_, options_.train.dtype()); }
+
   void step(const Batch& batch) {
     const RandomStep random(seed_, static_cast<uint64_t>(optimizer_->steps()));
     const Tensor labels = batch.labels.to(device_);
-    const StepResult result = forward_backward(*model_, batch.images.to(device_), labels);
+    const StepResult result = forward_backward(*model_, images_of(batch), labels);
     sums_.add(result.losses, result.logits.value(), labels);
     lr_ = optimizer_->base_lr() * schedule_->factor(optimizer_->steps());
     optimizer_->step(lr_);
@@ -153,7 +156,7 @@ class Training {
                                    static_cast<double>(images_) / seconds_);
     auto evaluated = [&](const char* split, DataLoader& loader) {
       const auto start = Clock::now();
-      const Metrics m = evaluate(*model_, loader, device_);
+      const Metrics m = evaluate(*model_, loader, device_, options_.train.dtype());
       write_metrics(split, m, m.samples, seconds_since(start));
       text += fmt::format("  {}: loss {:.4f}, accuracy {:.2f} %", split, m.loss, 100 * m.accuracy);
       return m.accuracy;
@@ -214,7 +217,7 @@ class Training {
   void require_finite(const Metrics& metrics, const Batch& batch) {
     if (std::isfinite(metrics.loss)) return;
     progress_->finish();
-    const std::string where = first_not_finite(*model_, batch.images.to(device_));
+    const std::string where = first_not_finite(*model_, images_of(batch));
     fail_user(
         "{}: the loss is no longer finite at step {} (epoch {}){}; the last good checkpoint stays; try a smaller "
         "optimizer.lr or a longer schedule.warmup_epochs",
@@ -248,6 +251,14 @@ class Training {
 };
 
 }  // namespace
+
+Tensor in_precision(const Tensor& images, Device device, DType dtype) {
+  const Tensor there = images.to(device);
+  if (there.dtype() == dtype) return there;
+  Tensor converted = Tensor::empty(there.shape(), dtype, device);
+  backend_of(device).cast(there, converted);
+  return converted;
+}
 
 StepResult forward_backward(Module& model, const Tensor& images, const Tensor& labels) {
   StepResult result;

@@ -29,6 +29,9 @@ struct StepResult {
   Variable logits, loss;
   Tensor losses;  // (N)
 };
+// The images as the network computes: in train.precision, on the device.
+Tensor in_precision(const Tensor& images, Device device, DType dtype);
+
 StepResult forward_backward(Module& model, const Tensor& images, const Tensor& labels);
 
 // Opens the data and judges what only open data can tell; throws UserError with all faults.

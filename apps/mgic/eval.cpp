@@ -28,13 +28,14 @@ void add_eval(CLI::App& app, Run& run) {
                         opened.weights.string()};
       DataLoader loader(*opened.data->test, evaluation_loader(opened.experiment.options.data),
                         opened.data->normalization);
-      result.metrics = evaluate(*opened.model, loader, opened.device, [&](const Tensor& logits, const Tensor& labels) {
-        const Tensor scores = logits.to(Device::cpu), truth = labels.to(Device::cpu);
+      const auto count = [&](const Tensor& logits, const Tensor& labels) {
+        const Tensor scores = logits.to(Device::cpu).to(DType::f32), truth = labels.to(Device::cpu);
         for (int64_t n = 0; n < truth.count(); ++n) {
           const float* row = scores.data<float>() + n * classes;
           ++result.confusion[truth.data<int64_t>()[n]][std::max_element(row, row + classes) - row];
         }
-      });
+      };
+      result.metrics = evaluate(*opened.model, loader, opened.device, opened.experiment.options.train.dtype(), count);
       fmt::print("{}", o->json ? evaluation_json(result) + "\n" : evaluation_text(result));
       return success;
     };

@@ -87,8 +87,8 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
       link.running_mean = l.norm.running_mean;
       link.running_var = l.norm.running_var;
       if (training) {
-        state.mean = Tensor::empty({shape.last()}, dtype, device);
-        state.variance = Tensor::empty({shape.last()}, dtype, device);
+        state.mean = Tensor::empty_like(link.gamma);
+        state.variance = Tensor::empty_like(link.gamma);
       }
     }
     chain.links.push_back(std::move(link));
@@ -118,7 +118,11 @@ Variable fused(std::string_view name, const Variable& x, const Variable& minus, 
                      ChainInput in{s[0], s[1], s[2]};
                      // Asked for in the order in which the backend writes: inputs that are one variable share a sink.
                      ChainSinks sinks;
-                     sinks.residual = d[2];
+                     // With nothing behind the addition the residual's gradient is dy itself, which needs no copy.
+                     if (chain.outer == Activation::none)
+                       d.take(2, dy);
+                     else
+                       sinks.residual = d[2];
                      sinks.links.resize(chain.links.size());
                      for (size_t i = chain.links.size(); i-- > 0;) {
                        const size_t at = fixed_inputs + inputs_per_link * i;

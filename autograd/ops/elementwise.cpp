@@ -19,6 +19,21 @@ Variable activation(const Variable& x, Activation kind) {
   });
 }
 
+Variable cast(const Variable& x, DType dtype) {
+  if (x.value().dtype() == dtype) return x;
+  Op op("cast", {x}, {{"to", name_of(dtype)}});
+  Tensor y = Tensor::empty(x.shape(), dtype, x.value().device());
+  op.run([&](Backend& b) { b.cast(x.value(), y); });
+  return op.result(y, {}, [](Backend& b, const Tensor& dy, const SavedTensors&, const Sinks& d) {
+    if (!d.wants(0)) return;
+    const Sink dx = d[0];
+    if (dx.write == Write::overwrite) return b.cast(dy, *dx);
+    Tensor converted = Tensor::empty_like(*dx);
+    b.cast(dy, converted);
+    b.scale(1.0, converted, dx);
+  });
+}
+
 Variable add(const Variable& a, const Variable& b) {
   Op op("add", {a, b});
   op.rule(a.shape() == b.shape(), "both must have one shape");

@@ -5,7 +5,9 @@
 
 namespace mgic::ops {
 
-Variable linear(const Variable& x, const Variable& weight, const Variable& bias) {
+Variable linear(const Variable& map, const Variable& weight, const Variable& bias) {
+  // Maps of bf16 end here: logits are f32.
+  const Variable x = map.value().dtype() == DType::bf16 ? cast(map, weight.value().dtype()) : map;
   Op op("linear", {x, weight, bias});
   const Shape &s = x.shape(), &w = weight.shape();
   op.rule(s.rank() == 2 && w.rank() == 2 && s[1] == w[1], "x must be (N, in) and the weight (out, in)");
@@ -20,7 +22,8 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                    });
 }
 
-Variable cross_entropy(const Variable& logits, const Tensor& labels, Tensor* losses) {
+Variable cross_entropy(const Variable& scores, const Tensor& labels, Tensor* losses) {
+  const Variable logits = scores.value().dtype() == DType::bf16 ? cast(scores, DType::f32) : scores;
   Op op("cross_entropy", {logits, Variable(labels)});
   const Shape& s = logits.shape();
   op.rule(s.rank() == 2 && s[0] >= 1 && s[1] >= 1, "the logits must be (N, K)");

@@ -33,10 +33,11 @@ struct SlabParameter {
 };
 
 // f(u, memory) for the vectors of a slab, whole or of `valid` channels.
+template <class A>
 struct FullSlab {
   template <class F>
   HWY_INLINE void each(F&& f) const {
-    for (int u = 0; u < slab_vectors; ++u) f(u, Whole());
+    for (int u = 0; u < slab_vectors; ++u) f(u, WholeOf<A>());
   }
 };
 struct PartSlab {
@@ -46,9 +47,9 @@ struct PartSlab {
     for (int u = 0; u < slab_vectors; ++u) f(u, Part{std::clamp<int64_t>(valid - u * lanes(), 0, lanes())});
   }
 };
-template <class F>
+template <class A, class F>
 HWY_INLINE void with_slab(int64_t valid, F&& f) {
-  if (valid >= slab_channels) return f(FullSlab());
+  if (valid >= slab_channels) return f(FullSlab<A>());
   f(PartSlab{valid});
 }
 
@@ -61,73 +62,79 @@ struct Slab {
 };
 
 // plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n, zeros outside of the image.
-template <class F>
-HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t y1, F&& value, float* plane) {
-  const int64_t border = g.border(), row_cells = g.pitch() * slab_channels;
-  with_slab(slab.valid(), [&](auto vectors) HWY_ATTR {
+template <class A, class F>
+HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t y1, F&& value,
+                     typename A::Cell* plane) {
+  using Cell = typename A::Cell;
+  const int64_t border = g.border(), row_cells = g.pitch() * A::pixel;
+  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
     for (int64_t y = y0 - border; y < y1 + border; ++y, plane += row_cells) {
       if (y < 0 || y >= g.height) {
-        std::fill_n(plane, row_cells, 0.0f);
+        std::fill_n(plane, row_cells, Cell{});
         continue;
       }
-      std::fill_n(plane, border * slab_channels, 0.0f);
-      std::fill_n(plane + row_cells - border * slab_channels, border * slab_channels, 0.0f);
+      std::fill_n(plane, border * A::pixel, Cell{});
+      std::fill_n(plane + row_cells - border * A::pixel, border * A::pixel, Cell{});
       int64_t at = (n * g.height + y) * g.width * slab.channels + slab.first;
-      float* out = plane + border * slab_channels;
-      for (int64_t x = 0; x < g.width; ++x, at += slab.channels, out += slab_channels)
-        vectors.each([&](int u, auto memory) HWY_ATTR {
-          hn::StoreU(value(at + u * lanes(), u, memory), D(), out + u * lanes());
-        });
+      Cell* out = plane + border * A::pixel;
+      for (int64_t x = 0; x < g.width; ++x, at += slab.channels, out += A::pixel)
+        vectors.each([&](int u, auto memory) HWY_ATTR { A::put(value(at + u * lanes(), u, memory), out, u); });
     }
   });
 }
 
-void pack_input(const Grouped& g, const Input& in, int64_t first, int64_t n, int64_t y0, int64_t y1, float* plane) {
+template <class A, class T>
+void pack_input(const Grouped& g, const Input<T>& in, int64_t first, int64_t n, int64_t y0, int64_t y1,
+                typename A::Cell* plane) {
   const Slab slab{g.in_channels(), first};
-  const float* x = in.x;
+  const T* x = in.x;
   if (in.scale != nullptr) {
     const SlabParameter mean(in.mean + first), scale(in.scale + first), beta(in.beta + first);
     return with_activation(in.activation, [&](auto activation) HWY_ATTR {
-      pack(g, slab, n, y0, y1,
-           [&](int64_t at, int u, auto memory) HWY_ATTR {
-             return activation.value(hn::MulAdd(hn::Sub(memory.load(x + at), mean[u]), scale[u], beta[u]));
-           },
-           plane);
+      pack<A>(
+          g, slab, n, y0, y1,
+          [&](int64_t at, int u, auto memory) HWY_ATTR {
+            return activation.value(hn::MulAdd(hn::Sub(memory.load(x + at), mean[u]), scale[u], beta[u]));
+          },
+          plane);
     });
   }
   if (in.minus != nullptr)
-    return pack(g, slab, n, y0, y1,
-                [&](int64_t at, int, auto memory)
-                    HWY_ATTR { return hn::Sub(memory.load(x + at), memory.load(in.minus + at)); },
-                plane);
+    return pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int, auto memory) HWY_ATTR { return hn::Sub(memory.load(x + at), memory.load(in.minus + at)); },
+        plane);
   with_activation(in.activation, [&](auto activation) HWY_ATTR {
-    pack(g, slab, n, y0, y1,
-         [&](int64_t at, int, auto memory) HWY_ATTR { return activation.value(memory.load(x + at)); }, plane);
+    pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int, auto memory) HWY_ATTR { return activation.value(memory.load(x + at)); }, plane);
   });
 }
 
-void pack_gradient(const Grouped& g, const OutputGradient& in, int64_t first, int64_t n, int64_t y0, int64_t y1,
-                   float* plane) {
+template <class A, class T>
+void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first, int64_t n, int64_t y0, int64_t y1,
+                   typename A::Cell* plane) {
   const Slab slab{g.out_channels(), first};
   if (in.raw == nullptr)
-    return pack(g, slab, n, y0, y1, [&](int64_t at, int, auto memory) HWY_ATTR { return memory.load(in.dy + at); },
-                plane);
+    return pack<A>(
+        g, slab, n, y0, y1, [&](int64_t at, int, auto memory) HWY_ATTR { return memory.load(in.dy + at); }, plane);
   with_activation(in.activation, [&](auto activation) HWY_ATTR {
     if (in.scale == nullptr)
-      return pack(g, slab, n, y0, y1,
-                  [&](int64_t at, int, auto memory) HWY_ATTR {
-                    return activation.gradient(memory.load(in.raw + at), memory.load(in.dy + at));
-                  },
-                  plane);
+      return pack<A>(
+          g, slab, n, y0, y1,
+          [&](int64_t at, int, auto memory)
+              HWY_ATTR { return activation.gradient(memory.load(in.raw + at), memory.load(in.dy + at)); },
+          plane);
     const SlabParameter mean(in.mean + first), scale(in.scale + first), beta(in.beta + first), shift(in.shift + first),
         slope(in.slope + first);
-    pack(g, slab, n, y0, y1,
-         [&](int64_t at, int u, auto memory) HWY_ATTR {
-           const V centred = hn::Sub(memory.load(in.raw + at), mean[u]);
-           const V dz = activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), memory.load(in.dy + at));
-           return hn::NegMulAdd(centred, slope[u], hn::MulSub(dz, scale[u], shift[u]));
-         },
-         plane);
+    pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int u, auto memory) HWY_ATTR {
+          const V centred = hn::Sub(memory.load(in.raw + at), mean[u]);
+          const V dz = activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), memory.load(in.dy + at));
+          return hn::NegMulAdd(centred, slope[u], hn::MulSub(dz, scale[u], shift[u]));
+        },
+        plane);
   });
 }
 
@@ -139,16 +146,20 @@ void pack_gradient(const Grouped& g, const OutputGradient& in, int64_t first, in
 struct Ahead {
   static constexpr int most = 5;
   struct Map {
-    const float* first = nullptr;  // of the slabs' channels in pixel 0
-    int64_t channels = 0, slabs = 0;
+    const std::byte* first = nullptr;        // of the slabs' channels in pixel 0
+    int64_t pixel = 0, slabs = 0, slab = 0;  // bytes of a pixel, slabs, bytes of a slab
     bool written = false;
   };
   Map maps[most];
   int count = 0;
   int64_t from = 0, to = 0;  // pixels
 
-  void add(const float* p, int64_t first_channel, int64_t channels, int64_t slabs, bool written = false) {
-    if (p != nullptr) maps[count++] = {p + first_channel, channels, slabs, written};
+  template <class T>
+  void add(const T* p, int64_t first_channel, int64_t channels, int64_t slabs, bool written = false) {
+    constexpr int64_t size = sizeof(T);
+    if (p != nullptr)
+      maps[count++] = {reinterpret_cast<const std::byte*>(p + first_channel), channels * size, slabs,
+                       slab_channels * size, written};
   }
   // The next `pixels` pixels.
   HWY_INLINE void fetch(int64_t pixels) {
@@ -157,7 +168,7 @@ struct Ahead {
       const Map& m = maps[i];
       for (int64_t p = from; p < end; ++p)
         for (int64_t s = 0; s < m.slabs; ++s) {
-          const float* line = m.first + p * m.channels + s * slab_channels;
+          const std::byte* line = m.first + p * m.pixel + s * m.slab;
           if (m.written)
             __builtin_prefetch(line, 1, 2);
           else
@@ -193,42 +204,44 @@ inline int64_t block_rows(const Grouped& g) {
 }
 
 // Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16). The planes begin at row `top` − border.
-void compute_rows(const Grouped& g, const float* planes, int64_t plane, int64_t top, const float* weights,
-                  int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
-  const int64_t row_cells = g.pitch() * slab_channels;
+template <class A>
+void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
+                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
+  const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   with_result_lanes(g.outputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t blocks = (g.outputs + lanes - 1) / lanes;
-    const int64_t cells = std::min(g.inputs, slab_channels), slabs = Grouped::slabs(g.inputs);
+    const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
     for (int64_t lane = 0; lane < slab_channels; lane += lanes) {
       const int64_t channel = slab * slab_channels + lane, group = channel / g.outputs, o = channel % g.outputs;
       if (group >= groups) break;
       const int64_t in = group * g.inputs;
       const int64_t block = (bundle * g.bundle() + group) * blocks + o / lanes;
-      const Tiles<float> t{planes + in / slab_channels * plane + (y - top) * row_cells + in % slab_channels,
-                           plane,
-                           row_cells,
-                           slabs,
-                           g.kernel,
-                           cells,
-                           weights + block * slabs * g.taps() * cells * lanes,
-                           out + lane,
-                           g.width * slab_channels};
-      tiles<F32>(d, t, rows, g.width);
+      const Tiles<typename A::Cell> t{
+          planes + in / slab_channels * plane + (y - top) * row_cells + A::cells(in % slab_channels),
+          plane,
+          row_cells,
+          slabs,
+          g.kernel,
+          cells,
+          weights + block * slabs * g.taps() * cells * lanes,
+          out + lane,
+          g.width * slab_channels};
+      tiles<A>(d, t, rows, g.width);
     }
   });
 }
 
 // f(first element, pixels, block of outputs) for every block of rows of one slab.
-template <class F>
-HWY_INLINE void each_block_of_rows(const Grouped& g, const float* planes, int64_t plane, const float* weights,
+template <class A, class F>
+HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
                                    int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, float* block,
                                    F&& f) {
   const int64_t step = block_rows(g);
   for (int64_t y = y0; y < y1; y += step) {
     const int64_t rows = std::min(step, y1 - y);
-    compute_rows(g, planes, plane, y0, weights, bundle, slab, y, rows, block);
+    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, block);
     f((n * g.height + y) * g.width, rows * g.width, block);
   }
 }
@@ -251,10 +264,12 @@ HWY_INLINE void combine_moments(int64_t before, int64_t count, const SlabParamet
 }
 
 // moments is (2, padded channels): mean and squared deviations of the items' outputs.
-void forward_items(const ForwardCall& call, const Bands& bands, int64_t begin, int64_t end, float* planes, float* block,
-                   float* moments) {
+template <class A, class T>
+void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
+                   float* block, float* moments) {
+  auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped& g = call.conv;
-  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
+  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
   const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
   int64_t done = 0;
   for (int64_t i = begin; i < end; ++i) {
@@ -264,32 +279,32 @@ void forward_items(const ForwardCall& call, const Bands& bands, int64_t begin, i
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
       const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
       Ahead ahead = ahead_of(g, bands, next);
-      for (const float* x : {call.in.x, call.in.minus})
+      for (const T* x : {call.in.x, call.in.minus})
         ahead.add(x, next.bundle * g.bundle() * g.inputs, g.in_channels(), g.in_slabs());
       ahead.add(call.raw, next.bundle * g.bundle() * g.outputs, channels, g.out_slabs(), true);
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
-        pack_input(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
+        pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
         SlabParameter shift(nullptr), sum(nullptr), square(nullptr);
         bool first = true;
-        each_block_of_rows(g, planes, plane, call.weights, b, s, n, y0, y1, block,
-                           [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                             if (s == 0) ahead.fetch(count);
-                             if (first) shift = SlabParameter(values);
-                             first = false;
-                             float* raw = call.raw + pixel * channels + slab.first;
-                             with_slab(slab.valid(), [&](auto vectors) HWY_ATTR {
-                               for (int64_t i = 0; i < count; ++i, raw += channels, values += slab_channels)
-                                 vectors.each([&](int u, auto memory) HWY_ATTR {
-                                   const V v = hn::LoadU(D(), values + u * lanes());
-                                   memory.store(v, raw + u * lanes());
-                                   const V offset = hn::Sub(v, shift[u]);
-                                   sum.v[u] = hn::Add(sum[u], offset);
-                                   square.v[u] = hn::MulAdd(offset, offset, square[u]);
-                                 });
-                             });
-                           });
+        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, block,
+                              [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
+                                if (s == 0) ahead.fetch(count);
+                                if (first) shift = SlabParameter(values);
+                                first = false;
+                                T* raw = call.raw + pixel * channels + slab.first;
+                                with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                                  for (int64_t i = 0; i < count; ++i, raw += channels, values += slab_channels)
+                                    vectors.each([&](int u, auto memory) HWY_ATTR {
+                                      const V v = stored_as<A>(hn::LoadU(D(), values + u * lanes()), T());
+                                      memory.store(v, raw + u * lanes());
+                                      const V offset = hn::Sub(v, shift[u]);
+                                      sum.v[u] = hn::Add(sum[u], offset);
+                                      square.v[u] = hn::MulAdd(offset, offset, square[u]);
+                                    });
+                                });
+                              });
         if (call.moments)
           combine_moments(done, pixels, shift, sum, square, moments + slab.first, moments + padded + slab.first);
       }
@@ -298,10 +313,43 @@ void forward_items(const ForwardCall& call, const Bands& bands, int64_t begin, i
   }
 }
 
-// The gradient of a bundle's weights from its planes; dw (groups, vectors of inputs, taps, outputs, lanes).
-void backward_weights(const Grouped& g, const float* x_planes, const float* dy_planes, int64_t plane, int64_t bundle,
-                      int64_t rows, float* dw) {
-  const int64_t row_cells = g.pitch() * slab_channels, groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+// Room that the pairs of one bundle's planes take beside them, in cells.
+template <class A>
+int64_t pair_room(const Grouped& g, int64_t plane_rows) {
+  return A::pairs ? (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels : 0;
+}
+
+// The gradient of a bundle's weights from its planes; dw (groups, vectors of inputs, slabs of outputs, taps, outputs,
+// lanes). `room` takes the pairs of pixels where the arithmetic wants them.
+template <class A>
+void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
+                      int64_t plane, int64_t bundle, int64_t rows, typename A::Cell* room, float* dw) {
+  using Cell = typename A::Cell;
+  const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+  // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
+  const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = dy_planes + border * (g.pitch() + 1) * A::pixel;
+  int64_t x_plane = plane, dy_plane = plane, row_cells = g.pitch() * A::pixel, stride = 2 * A::pixel, count = g.width;
+#if MGIC_HAS_BF16_DOT
+  if constexpr (A::pairs) {
+    const int64_t pairs = g.pitch() / 2 + 1, in_rows = rows + 2 * border;
+    row_cells = pairs * slab_channels;
+    x_plane = 2 * in_rows * row_cells;
+    dy_plane = rows * row_cells;
+    stride = slab_channels;
+    count = (g.width + 1) / 2;
+    for (int64_t s = 0; s < g.in_slabs(); ++s)
+      for (int64_t odd = 0; odd < std::min<int64_t>(g.kernel, 2); ++odd)
+        pair_pixels(x_planes + s * plane, in_rows, g.pitch(), odd, pairs,
+                    room + s * x_plane + odd * in_rows * row_cells);
+    Cell* dy_pairs = room + g.in_slabs() * x_plane;
+    for (int64_t s = 0; s < g.out_slabs(); ++s)
+      pair_pixels(dy_planes + s * plane + border * g.pitch() * A::pixel, rows, g.pitch(), border, pairs,
+                  dy_pairs + s * dy_plane);
+    x_even = room;
+    x_odd = room + in_rows * row_cells;
+    dy = dy_pairs;
+  }
+#endif
   // Blocks of rows whose planes and gradient stay in the first cache.
   const int64_t step = std::max<int64_t>(64 / g.width, 1);
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
@@ -311,37 +359,38 @@ void backward_weights(const Grouped& g, const float* x_planes, const float* dy_p
       for (int64_t v = 0; v < vectors; ++v)
         for (int64_t o = 0; o < g.outputs; o += slab_channels) {
           const int64_t in = group * g.inputs + v * lanes, out = group * g.outputs + o;
-          const float* x = x_planes + in / slab_channels * plane + in % slab_channels;
-          const float* dy = dy_planes + out / slab_channels * plane + out % slab_channels +
-                            g.border() * (row_cells + slab_channels);
-          float* target = dw + (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) * g.taps() *
-                                    std::min(g.outputs, slab_channels) +
-                                o / slab_channels * g.taps() * slab_channels) *
-                                   lanes;
+          const int64_t x_at = in / slab_channels * x_plane + in % slab_channels,
+                        dy_at = out / slab_channels * dy_plane + out % slab_channels;
+          float* target =
+              dw + (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) *
+                       g.taps() * std::min(g.outputs, slab_channels) * lanes;
           for (int64_t y = 0; y < rows; y += step) {
-            const Outers<float> t{{x + y * row_cells, x + y * row_cells + slab_channels},
-                                  2 * slab_channels,
-                                  row_cells,
-                                  dy + y * row_cells,
-                                  row_cells,
-                                  std::min(step, rows - y),
-                                  g.width,
-                                  g.kernel,
-                                  target,
-                                  std::min(g.outputs - o, slab_channels)};
-            outers<F32>(d, t);
+            const Outers<Cell> t{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
+                                 stride,
+                                 row_cells,
+                                 dy + dy_at + y * row_cells,
+                                 row_cells,
+                                 std::min(step, rows - y),
+                                 count,
+                                 g.kernel,
+                                 target,
+                                 std::min(g.outputs - o, slab_channels)};
+            outers<A>(d, t);
           }
         }
   });
 }
 
 // dw: the thread's own; sums (2, padded channels of the input): Σ dz and Σ dz (raw − mean) of the link before.
-void backward_items(const BackwardCall& call, const Bands& bands, int64_t begin, int64_t end, float* planes,
+template <class A, class T>
+void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
                     float* block, float* dw, double* sums) {
+  auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped g = call.conv, t = g.transposed();
-  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
+  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
   const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
-  float* x_planes = planes + g.out_slabs() * plane;
+  auto* x_planes = planes + g.out_slabs() * plane;
+  auto* pairs = x_planes + g.in_slabs() * plane + slab_channels;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t item = call.backwards ? begin + end - 1 - i : i;
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item);
@@ -350,31 +399,31 @@ void backward_items(const BackwardCall& call, const Bands& bands, int64_t begin,
       const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
       const int64_t next_in = next.bundle * g.bundle() * g.inputs, next_out = next.bundle * g.bundle() * g.outputs;
       Ahead ahead = ahead_of(g, bands, next);
-      for (const float* p : {call.gradient.dy, call.gradient.raw}) ahead.add(p, next_out, g.out_channels(), g.out_slabs());
+      for (const T* p : {call.gradient.dy, call.gradient.raw}) ahead.add(p, next_out, g.out_channels(), g.out_slabs());
       if (call.wants_weights) ahead.add(call.in.x, next_in, channels, g.in_slabs());
       ahead.add(call.dx, next_in, channels, g.in_slabs(), true);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
-        pack_gradient(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
+        pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
       if (call.wants_weights) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
-          pack_input(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        backward_weights(g, x_planes, planes, plane, b, y1 - y0, dw);
+          pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
+        backward_weights<A>(g, x_planes, planes, plane, b, y1 - y0, pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
         const auto each = [&](auto&& finish) HWY_ATTR {
-          each_block_of_rows(t, planes, plane, call.weights, b, s, n, y0, y1, block,
-                             [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                               if (s == 0) ahead.fetch(count);
-                               int64_t at = pixel * channels + slab.first;
-                               with_slab(slab.valid(), [&](auto vectors) HWY_ATTR {
-                                 for (int64_t i = 0; i < count; ++i, at += channels, values += slab_channels)
-                                   vectors.each([&](int u, auto memory) HWY_ATTR {
-                                     finish(hn::LoadU(D(), values + u * lanes()), at + u * lanes(), u, memory);
-                                   });
-                               });
-                             });
+          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, block,
+                                [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
+                                  if (s == 0) ahead.fetch(count);
+                                  int64_t at = pixel * channels + slab.first;
+                                  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                                    for (int64_t i = 0; i < count; ++i, at += channels, values += slab_channels)
+                                      vectors.each([&](int u, auto memory) HWY_ATTR {
+                                        finish(hn::LoadU(D(), values + u * lanes()), at + u * lanes(), u, memory);
+                                      });
+                                  });
+                                });
         };
         if (call.before == nullptr) {
           each([&](V v, int64_t at, int, auto memory) HWY_ATTR {
@@ -393,7 +442,7 @@ void backward_items(const BackwardCall& call, const Bands& bands, int64_t begin,
           SlabParameter sum(nullptr), centred_sum(nullptr);
           each([&](V v, int64_t at, int u, auto memory) HWY_ATTR {
             const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
-            const V dz = activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), v);
+            const V dz = stored_as<A>(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), v), T());
             memory.store(dz, call.dx + at);
             sum.v[u] = hn::Add(sum[u], dz);
             centred_sum.v[u] = hn::MulAdd(dz, centred, centred_sum[u]);
@@ -414,8 +463,11 @@ void backward_items(const BackwardCall& call, const Bands& bands, int64_t begin,
 }
 
 // Whole chains, bundle by bundle: every link's output goes straight into the planes of the next.
-void evaluate_items(const EvaluationCall& call, const Bands& bands, int64_t begin, int64_t end, float* planes,
+template <class A, class T>
+void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
                     int64_t planes_of_a_link, float* block) {
+  using Cell = typename A::Cell;
+  auto* planes = static_cast<Cell*>(scratch);
   const FoldedLink& last = call.links[call.count - 1];
   const Grouped& final_conv = last.conv;
   const int64_t channels = final_conv.out_channels();
@@ -427,24 +479,25 @@ void evaluate_items(const EvaluationCall& call, const Bands& bands, int64_t begi
       for (int64_t i = 1; i < call.count; ++i) halo += call.links[i].conv.border();
       int64_t y0 = std::max<int64_t>(bands.begin(item) - halo, 0),
               y1 = std::min(bands.end(item) + halo, final_conv.height);
-      float *from = planes, *to = planes + planes_of_a_link;
+      Cell *from = planes, *to = planes + planes_of_a_link;
       const Grouped& head = call.links[0].conv;
       const Unit next_of = next_unit(final_conv, b, item, item + 1 == end, false);
       Ahead ahead = ahead_of(head, bands, next_of);
-      for (const float* x : {call.in.x, call.in.minus})
+      for (const T* x : {call.in.x, call.in.minus})
         ahead.add(x, next_of.bundle * head.bundle() * head.inputs, head.in_channels(), head.in_slabs());
       if (call.residual != call.in.x)
         ahead.add(call.residual, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels,
                   final_conv.out_slabs());
-      ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(), true);
+      ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
+                true);
       const Grouped& first = call.links[0].conv;
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
-        return (rows + 2 * g.border()) * g.pitch() * slab_channels;
+        return (rows + 2 * g.border()) * g.pitch() * A::pixel;
       };
       for (int64_t s = 0; s < first.in_slabs(); ++s) {
         const int64_t channel = b * first.bundle() * first.inputs + s * slab_channels;
         if (channel < first.in_channels())
-          pack_input(first, call.in, channel, n, y0, y1, from + s * plane_of(first, y1 - y0));
+          pack_input<A>(first, call.in, channel, n, y0, y1, from + s * plane_of(first, y1 - y0));
       }
       for (int64_t i = 0; i < call.count; ++i) {
         const FoldedLink& link = call.links[i];
@@ -456,32 +509,31 @@ void evaluate_items(const EvaluationCall& call, const Bands& bands, int64_t begi
         halo -= is_last ? 0 : next.border();
         const int64_t z0 = is_last ? y0 : std::max<int64_t>(bands.begin(item) - halo, 0),
                       z1 = is_last ? y1 : std::min(bands.end(item) + halo, g.height);
-        const int64_t next_plane = plane_of(next, z1 - z0), next_row = next.pitch() * slab_channels;
+        const int64_t next_plane = plane_of(next, z1 - z0), next_row = next.pitch() * A::pixel;
         for (int64_t s = 0; s < g.out_slabs(); ++s) {
           const Slab slab{g.out_channels(), b * g.bundle() * g.outputs + s * slab_channels};
           if (slab.first >= slab.channels) continue;
           const SlabParameter bias(link.bias + slab.first);
-          if (!is_last) std::fill_n(to + s * next_plane, next_plane, 0.0f);
+          if (!is_last) std::fill_n(to + s * next_plane, next_plane, Cell{});
           with_activation(link.activation, [&](auto inner) HWY_ATTR {
-            each_block_of_rows(
+            each_block_of_rows<A>(
                 g, from, plane, link.weights, b, s, n, y0, y1, block,
                 [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
                   if (i == 0 && s == 0) ahead.fetch(count);
                   if (!is_last) {
                     const int64_t y = pixel / g.width - n * g.height;
                     for (int64_t row = 0; row < count / g.width; ++row) {
-                      float* out = to + s * next_plane + (y + row - z0 + next.border()) * next_row +
-                                   next.border() * slab_channels;
-                      for (int64_t x = 0; x < g.width; ++x, values += slab_channels, out += slab_channels)
+                      Cell* out =
+                          to + s * next_plane + (y + row - z0 + next.border()) * next_row + next.border() * A::pixel;
+                      for (int64_t x = 0; x < g.width; ++x, values += slab_channels, out += A::pixel)
                         for (int u = 0; u < slab_vectors; ++u)
-                          hn::StoreU(inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u])), D(),
-                                     out + u * lanes());
+                          A::put(inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u])), out, u);
                     }
                     return;
                   }
                   const auto finish = [&](auto&& end_of) HWY_ATTR {
                     int64_t at = pixel * channels + slab.first;
-                    with_slab(slab.valid(), [&](auto vectors) HWY_ATTR {
+                    with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
                       for (int64_t k = 0; k < count; ++k, at += channels, values += slab_channels)
                         vectors.each([&](int u, auto memory) HWY_ATTR {
                           const V z = inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u]));
@@ -507,26 +559,65 @@ void evaluate_items(const EvaluationCall& call, const Bands& bands, int64_t begi
 
 int64_t lanes_of(int64_t results) { return result_lanes(results); }
 
+// f(arithmetic) for maps of T. bf16 is computed in f32 where the machine has no dot product for it.
+template <class T, class F>
+HWY_INLINE void with_arithmetic(bool pairs, F&& f) {
+#if MGIC_HAS_BF16_DOT
+  if constexpr (std::is_same_v<T, bf16>)
+    if (pairs) return f(Bf16());
+#endif
+  f(F32());
+}
+
+template <class T>
+void fill_kernels(bool pairs, ChainKernels<T>& k) {
+  with_arithmetic<T>(pairs, [&](auto arithmetic) HWY_ATTR {
+    using A = decltype(arithmetic);
+    k = {&forward_items<A, T>, &backward_items<A, T>, &evaluate_items<A, T>, &pair_room<A>, A::pairs};
+  });
+}
+void kernels_f32(bool, ChainKernels<float>& k) { fill_kernels(false, k); }
+void kernels_bf16(bool pairs, ChainKernels<bf16>& k) { fill_kernels(pairs, k); }
+
 }  // namespace
 }  // namespace mgic::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <bit>
+#include <cmath>
+#include <optional>
+
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/normalization.h"
 #include "backends/cpu/parallel.h"
-
-#include <cmath>
-#include <optional>
 
 namespace mgic {
 namespace cpu {
 namespace {
 
-HWY_EXPORT(forward_items);
-HWY_EXPORT(backward_items);
-HWY_EXPORT(evaluate_items);
 HWY_EXPORT(lanes_of);
+HWY_EXPORT(kernels_f32);
+HWY_EXPORT(kernels_bf16);
+
+bool has_bf16_dot() {
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+#else
+  return false;
+#endif
+}
+
+template <class T>
+ChainKernels<T> kernels_of() {
+  ChainKernels<T> k;
+  if constexpr (std::is_same_v<T, float>)
+    HWY_DYNAMIC_DISPATCH(kernels_f32)(false, k);
+  else
+    HWY_DYNAMIC_DISPATCH(kernels_bf16)(has_bf16_dot(), k);
+  return k;
+}
 
 int64_t padded(int64_t channels) { return Grouped::slabs(channels) * slab_channels; }
 
@@ -555,30 +646,36 @@ Norm norm_of(const Link& link, const LinkState& state, bool training) {
           training ? state.variance : link.running_var, link.eps};
 }
 
-// Weights in the order of the tiles, (groups, vectors of outputs, slabs of inputs, taps, cells, lanes):
-// value(group, o, u, v, i), zero where there is no such output or input.
+// Weights in the order of the tiles, (groups, vectors of outputs, slabs of inputs, taps, cells, lanes): value(group, o,
+// u, v, i), zero where there is no such output or input. A cell is an f32, or a pair of bf16 for neighbouring inputs.
 template <class F>
-Scratch<float> packed_weights(const Grouped& g, F&& value) {
+Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, F&& value) {
   const int64_t lanes = HWY_DYNAMIC_DISPATCH(lanes_of)(g.outputs), blocks = (g.outputs + lanes - 1) / lanes,
-                slabs = Grouped::slabs(g.inputs), cells = std::min(g.inputs, slab_channels),
-                group_size = blocks * slabs * g.taps() * cells * lanes;
-  Scratch<float> packed(g.groups * group_size);
+                slabs = Grouped::slabs(g.inputs), channels = std::min(g.inputs, slab_channels), step = pairs ? 2 : 1,
+                group_size = blocks * slabs * g.taps() * ((channels + step - 1) / step) * lanes;
+  Scratch<uint32_t> packed(g.groups * group_size);
   parallel_ranges(g.groups, 2 * group_size, [&](int64_t begin, int64_t end) {
-    float* out = packed.data() + begin * group_size;
-    for (int64_t group = begin; group < end; ++group)
+    uint32_t* out = packed.data() + begin * group_size;
+    for (int64_t group = begin; group < end; ++group) {
+      const auto at = [&](int64_t o, int64_t u, int64_t v, int64_t i) {
+        return o < g.outputs && i < g.inputs ? value(group, o, u, v, i) : 0.0f;
+      };
       for (int64_t o = 0; o < blocks * lanes; o += lanes)
         for (int64_t i0 = 0; i0 < slabs * slab_channels; i0 += slab_channels)
           for (int64_t u = 0; u < g.kernel; ++u)
             for (int64_t v = 0; v < g.kernel; ++v)
-              for (int64_t i = i0; i < i0 + cells; ++i)
+              for (int64_t i = i0; i < i0 + channels; i += step)
                 for (int64_t l = 0; l < lanes; ++l)
-                  *out++ = o + l < g.outputs && i < g.inputs ? value(group, o + l, u, v, i) : 0.0f;
+                  *out++ = pairs ? bf16(at(o + l, u, v, i)).bits |
+                                       static_cast<uint32_t>(bf16(at(o + l, u, v, i + 1)).bits) << 16
+                                 : std::bit_cast<uint32_t>(at(o + l, u, v, i));
+    }
   });
   return packed;
 }
 
-Scratch<float> forward_weights(const Grouped& g, const float* w, const float* scale = nullptr) {
-  return packed_weights(g, [=, &g](int64_t group, int64_t o, int64_t u, int64_t v, int64_t i) {
+Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale = nullptr) {
+  return packed_weights(g, pairs, [=, &g](int64_t group, int64_t o, int64_t u, int64_t v, int64_t i) {
     const int64_t channel = group * g.outputs + o;
     const float value = w[((channel * g.kernel + u) * g.kernel + v) * g.inputs + i];
     return scale == nullptr ? value : value * scale[channel];
@@ -586,8 +683,8 @@ Scratch<float> forward_weights(const Grouped& g, const float* w, const float* sc
 }
 
 // For gradients of the input: mirrored, and with inputs and outputs exchanged.
-Scratch<float> transposed_weights(const Grouped& g, const float* w) {
-  return packed_weights(g.transposed(), [=, &g](int64_t group, int64_t i, int64_t u, int64_t v, int64_t o) {
+Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w) {
+  return packed_weights(g.transposed(), pairs, [=, &g](int64_t group, int64_t i, int64_t u, int64_t v, int64_t o) {
     const int64_t channel = group * g.outputs + o;
     return w[((channel * g.kernel + g.kernel - 1 - u) * g.kernel + g.kernel - 1 - v) * g.inputs + i];
   });
@@ -654,27 +751,30 @@ Bands bands_of(const Grouped& g, int64_t slabs) {
   return {g.batch, g.height, std::min(rows, g.height)};
 }
 
+// In cells; planes of pairs take half as many, and leave room.
 int64_t plane_size(const Grouped& g, const Bands& bands) {
   return (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
 }
 
 // Vectors may reach a little beyond the last pixel; the blocks of outputs lie behind the planes.
-constexpr int64_t slack = 2 * slab_channels;
+constexpr int64_t slack = 4 * slab_channels;
 int64_t block_size(const Grouped& g) { return (64 + 16 * g.width) * slab_channels; }
 
 // The value that link i reads.
+template <class T>
 struct LinkInput {
-  Input in;
+  Input<T> in;
   std::optional<NormVectors> norm;
 };
-LinkInput input_of(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states, size_t i) {
-  LinkInput result;
+template <class T>
+LinkInput<T> input_of(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states, size_t i) {
+  LinkInput<T> result;
   if (i == 0) {
-    result.in = {in.x.data<float>(), data_or_null(in.minus)};
+    result.in = {in.x.data<T>(), data_or_null<T>(in.minus)};
     return result;
   }
   const Link& before = chain.links[i - 1];
-  result.in.x = states[i - 1].raw.data<float>();
+  result.in.x = states[i - 1].raw.template data<T>();
   result.in.activation = before.activation;
   if (before.gamma.defined()) {
     result.norm.emplace(norm_of(before, states[i - 1], chain.training));
@@ -713,14 +813,16 @@ void combine(const float* moments, const std::vector<int64_t>& rows, int64_t str
   }
 }
 
+template <class T>
 void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, size_t i) {
   const Link& link = chain.links[i];
   LinkState& state = states[i];
+  const auto kernels = kernels_of<T>();
   const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
-  const LinkInput input = input_of(chain, in, states, i);
-  const auto weights = forward_weights(g, link.weight.data<float>());
+  const LinkInput<T> input = input_of<T>(chain, in, states, i);
+  const auto weights = forward_weights(g, kernels.pairs, link.weight.data<float>());
   const bool moments = link.gamma.defined() && chain.training;
-  const ForwardCall call{g, input.in, weights.data(), state.raw.data<float>(), moments, i % 2 == 1};
+  const ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), moments, i % 2 == 1};
 
   const Bands bands = bands_of(g, g.in_slabs());
   const int parts = chunks_of(bands.items());
@@ -731,7 +833,7 @@ void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkStat
   parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
     float *own = scratch.data() + thread * room, *own_moments = partial.data() + part * 2 * stride;
     std::fill_n(own_moments, 2 * stride, 0.0f);
-    HWY_DYNAMIC_DISPATCH(forward_items)(call, bands, begin, end, own, own + planes, own_moments);
+    kernels.forward(call, bands, begin, end, own, own + planes, own_moments);
     for (int64_t item = begin; item < end; ++item)
       rows[static_cast<size_t>(part)] += (bands.end(item) - bands.begin(item)) * g.width;
   });
@@ -739,45 +841,125 @@ void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkStat
   combine(partial.data(), rows, stride, g.out_channels(), state.mean.data<float>(), state.variance.data<float>());
 }
 
+template <class T>
 void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
+  const auto kernels = kernels_of<T>();
   std::vector<FoldedLink> links;
-  std::vector<Scratch<float>> keep;
+  std::vector<Scratch<uint32_t>> weights;
+  std::vector<Scratch<float>> biases;
   int64_t slabs = 1, halo = 0;
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
     const Grouped g = grouped_of(link.conv, x, link.weight.shape());
     x = {x[0], x[1], x[2], g.out_channels()};
-    const int64_t channels = g.out_channels();
+    const float* w = link.weight.data<float>();
     if (link.gamma.defined()) {
       const NormVectors norm(norm_of(link, {}, false));
-      keep.push_back(forward_weights(g, link.weight.data<float>(), norm.scale.data()));
-      keep.push_back(channel_vector(channels, [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; }));
+      weights.push_back(forward_weights(g, kernels.pairs, w, norm.scale.data()));
+      biases.push_back(
+          channel_vector(g.out_channels(), [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; }));
     } else {
-      keep.push_back(forward_weights(g, link.weight.data<float>()));
-      keep.push_back(channel_vector(channels, [](int64_t) { return 0.0f; }));
+      weights.push_back(forward_weights(g, kernels.pairs, w));
+      biases.push_back(channel_vector(g.out_channels(), [](int64_t) { return 0.0f; }));
     }
-    links.push_back({g, keep[keep.size() - 2].data(), keep.back().data(), link.activation});
+    links.push_back({g, weights.back().data(), biases.back().data(), link.activation});
     slabs = std::max({slabs, g.in_slabs(), g.out_slabs()});
     if (links.size() > 1) halo += g.border();
   }
-  const Grouped& g = links[0].conv;
-  const Bands bands = bands_of(g, 2 * slabs);
-  int64_t link_planes = slack, block = 0;
+  const Bands bands = bands_of(links[0].conv, 2 * slabs);
+  int64_t link_planes = 0, block = 0;
   for (const FoldedLink& l : links) {
-    link_planes = std::max(link_planes, slabs * (bands.rows + 2 * halo + 2 * l.conv.border()) * l.conv.pitch() *
-                                                slab_channels +
-                                            slack);
+    const int64_t rows = bands.rows + 2 * halo + 2 * l.conv.border();
+    link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
     block = std::max(block, block_size(l.conv));
   }
-  const EvaluationCall call{links.data(), static_cast<int64_t>(links.size()), {in.x.data<float>(), data_or_null(in.minus)},
-                            data_or_null(in.residual), chain.outer, y.data<float>()};
-  const int parts = chunks_of(bands.items());
+  const EvaluationCall<T> call{links.data(),
+                               static_cast<int64_t>(links.size()),
+                               {in.x.data<T>(), data_or_null<T>(in.minus)},
+                               data_or_null<T>(in.residual),
+                               chain.outer,
+                               y.data<T>()};
   const int64_t room = 2 * link_planes + block;
   Scratch<float> scratch(threads() * room);
-  parallel_chunks(bands.items(), parts, false, [&](int, int thread, int64_t begin, int64_t end) {
+  parallel_chunks(bands.items(), chunks_of(bands.items()), false, [&](int, int thread, int64_t begin, int64_t end) {
     float* own = scratch.data() + thread * room;
-    HWY_DYNAMIC_DISPATCH(evaluate_items)(call, bands, begin, end, own, link_planes, own + 2 * link_planes);
+    kernels.evaluate(call, bands, begin, end, own, link_planes, own + 2 * link_planes);
   });
+}
+
+// Link i's part of backward. `gradient` is that of its output: behind its activation, but of the last link in front of
+// it. `before` takes that of the link before's output, behind its activation, and `sums` those of its normalisation.
+template <class T>
+void backward_link(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states, size_t i,
+                   const Tensor& gradient, const ChainSinks& sinks, std::optional<NormSums>& sums, Tensor& before) {
+  const Link& link = chain.links[i];
+  const LinkState& state = states[i];
+  const LinkSinks& own = sinks.links[i];
+  const bool last = i + 1 == chain.links.size();
+  const auto kernels = kernels_of<T>();
+  const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
+  const LinkInput<T> input = input_of<T>(chain, in, states, i);
+  BackwardCall<T> call{
+      g, {gradient.data<T>()}, static_cast<bool>(own.weight), (chain.links.size() - i) % 2 == 1, input.in, nullptr};
+
+  std::optional<NormVectors> norm;
+  std::optional<NormCoefficients> through;
+  if (last) call.gradient.activation = link.activation;
+  if (link.gamma.defined()) {
+    const Norm of = norm_of(link, state, chain.training);
+    norm.emplace(of);
+    through.emplace(of, *sums, chain.training, state.raw.shape().rows(), padded(g.out_channels()));
+    write_norm_gradients(of, *sums, own.gamma, own.beta);
+    call.gradient.raw = state.raw.data<T>();
+    call.gradient.mean = norm->mean.data();
+    call.gradient.scale = norm->scale.data();
+    call.gradient.beta = norm->beta.data();
+    call.gradient.shift = through->shift.data();
+    call.gradient.slope = through->slope.data();
+  } else if (last && link.activation != Activation::none) {
+    call.gradient.raw = state.raw.data<T>();
+  }
+
+  if (before.defined()) {
+    call.dx = before.data<T>();
+    call.before = input.in.x;
+    call.mean = input.in.mean;
+    call.scale = input.in.scale;
+    call.beta = input.in.beta;
+    call.activation = input.in.activation;
+  } else {
+    if (sinks.x) call.dx = (*sinks.x).data<T>(), call.accumulate_dx = accumulates(sinks.x);
+    if (sinks.minus) call.dminus = (*sinks.minus).data<T>(), call.accumulate_dminus = accumulates(sinks.minus);
+  }
+  const bool wants_input = call.dx != nullptr || call.dminus != nullptr;
+  if (!wants_input && !call.wants_weights) return;
+  const auto weights =
+      wants_input ? transposed_weights(g, kernels.pairs, link.weight.data<float>()) : Scratch<uint32_t>(0);
+  if (wants_input) call.weights = weights.data();
+
+  const int64_t slabs = g.in_slabs() + g.out_slabs();
+  const Bands bands = bands_of(g, slabs);
+  const int parts = chunks_of(bands.items());
+  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
+                room = planes + block_size(g), stride = padded(g.in_channels());
+  WeightGradients dw(g, call.wants_weights ? parts : 0);
+  Scratch<float> scratch(threads() * room);
+  Scratch<double> partial(parts * 2 * stride);
+  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
+    float *planes_of = scratch.data() + thread * room, *dw_of = call.wants_weights ? dw.part(part) : nullptr;
+    double* sums_of = partial.data() + part * 2 * stride;
+    if (call.wants_weights) std::fill_n(dw_of, dw.size(), 0.0f);
+    std::fill_n(sums_of, 2 * stride, 0.0);
+    kernels.backward(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);
+  });
+  if (call.wants_weights) dw.write(own.weight);
+  if (i == 0 || !chain.links[i - 1].gamma.defined()) return;
+  sums.emplace(g.in_channels());
+  for (int64_t c = 0; c < g.in_channels(); ++c)
+    for (int part = 0; part < parts; ++part) {
+      sums->sum[c] += partial[part * 2 * stride + c];
+      sums->centred_sum[c] += partial[(part * 2 + 1) * stride + c];
+    }
 }
 
 // Whether the links' bundles lie over each other, so that a chain can be evaluated bundle by bundle.
@@ -813,18 +995,55 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w) {
 using namespace cpu;
 
 void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) {
-  if (!fuses(chain, in)) return Backend::conv_chain(chain, in, states, y);
-  require_f32("conv_chain", {&in.x, &in.minus, &in.residual, &y});
-  if (!chain.saves && !chain.training && aligned(chain, in)) return evaluate(chain, in, y);
+  if (!fuses(chain, in)) {
+    if (!chain.saves && !chain.training && !in.minus.defined()) return evaluate_folded(chain, in, states, y);
+    return Backend::conv_chain(chain, in, states, y);
+  }
+  if (!chain.saves && !chain.training && aligned(chain, in))
+    return with_storage(y, [&](auto zero) { evaluate<decltype(zero)>(chain, in, y); });
   for (size_t i = 0; i < chain.links.size(); ++i) {
     const Link& link = chain.links[i];
     LinkState& state = states[i];
-    forward_link(chain, in, states, i);
+    with_storage(y, [&](auto zero) { forward_link<decltype(zero)>(chain, in, states, i); });
     if (!link.gamma.defined() || !chain.training) continue;
     Tensor mean = link.running_mean, variance = link.running_var;  // handles: the storage is the module's
     update_running(state.mean, state.variance, state.raw.shape().rows(), link.momentum, mean, variance);
   }
   end_chain(chain, in, states, y);
+}
+
+// Link by link, the normalisation in weights and bias, activations and the residual in the convolution's own epilogue.
+void CpuBackend::evaluate_folded(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) {
+  Tensor x = in.x;
+  for (size_t i = 0; i < chain.links.size(); ++i) {
+    const Link& link = chain.links[i];
+    const bool last = i + 1 == chain.links.size(), adds = last && in.residual.defined();
+    const int64_t outputs = link.weight.shape()[0], count = link.weight.count() / std::max<int64_t>(outputs, 1);
+    Tensor weight = link.weight, bias;
+    if (link.gamma.defined()) {
+      const NormVectors norm(norm_of(link, {}, false));
+      weight = Tensor::empty_like(link.weight);
+      bias = Tensor::empty_like(link.beta);
+      const float* w = link.weight.data<float>();
+      float *folded = weight.data<float>(), *b = bias.data<float>();
+      parallel_ranges(outputs, count, [&](int64_t begin, int64_t end) {
+        for (int64_t o = begin; o < end; ++o) {
+          for (int64_t k = o * count; k < (o + 1) * count; ++k) folded[k] = w[k] * norm.scale[o];
+          b[o] = norm.beta[o] - norm.mean[o] * norm.scale[o];
+        }
+      });
+    }
+    // An activation in front of the residual stands between the convolution and the addition.
+    const bool apart = adds && link.activation != Activation::none;
+    Tensor& out = last ? y : states[i].raw;
+    conv2d(link.conv, x, weight, bias, adds && !apart ? in.residual : Tensor(),
+           adds && !apart ? chain.outer : link.activation, out);
+    if (apart) {
+      add(out, in.residual, Broadcast::same, out);
+      if (chain.outer != Activation::none) activation(chain.outer, out, out);
+    }
+    x = out;
+  }
 }
 
 void CpuBackend::conv_chain_backward(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states,
@@ -858,81 +1077,11 @@ void CpuBackend::conv_chain_backward(const Chain& chain, const ChainInput& in, c
   }
 
   for (size_t i = n; i-- > 0;) {
-    const Link& link = chain.links[i];
-    const LinkState& state = states[i];
-    const LinkSinks& own = sinks.links[i];
-    const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
-    const LinkInput input = input_of(chain, in, states, i);
-    BackwardCall call{g, {gradient.data<float>()}, static_cast<bool>(own.weight), (n - i) % 2 == 1, input.in, nullptr};
-
-    // Through this link's activation and normalisation. Of links before the last one, and where a residual follows,
-    // `gradient` is behind the activation already.
-    std::optional<NormVectors> norm;
-    std::optional<NormCoefficients> through;
-    const bool activated = i + 1 == n;
-    if (activated) call.gradient.activation = link.activation;
-    if (link.gamma.defined()) {
-      const Norm of = norm_of(link, state, chain.training);
-      norm.emplace(of);
-      through.emplace(of, *sums, chain.training, state.raw.shape().rows(), padded(g.out_channels()));
-      write_norm_gradients(of, *sums, own.gamma, own.beta);
-      call.gradient.raw = state.raw.data<float>();
-      call.gradient.mean = norm->mean.data();
-      call.gradient.scale = norm->scale.data();
-      call.gradient.beta = norm->beta.data();
-      call.gradient.shift = through->shift.data();
-      call.gradient.slope = through->slope.data();
-    } else if (activated && link.activation != Activation::none) {
-      call.gradient.raw = state.raw.data<float>();
-    }
-
-    Scratch<float> weights(0);
     Tensor before;  // the gradient behind the link before
-    if (i > 0) {
-      before = Tensor::empty_like(states[i - 1].raw);
-      call.dx = before.data<float>();
-      call.before = input.in.x;
-      call.mean = input.in.mean;
-      call.scale = input.in.scale;
-      call.beta = input.in.beta;
-      call.activation = input.in.activation;
-    } else {
-      if (sinks.x) call.dx = (*sinks.x).data<float>(), call.accumulate_dx = accumulates(sinks.x);
-      if (sinks.minus) call.dminus = (*sinks.minus).data<float>(), call.accumulate_dminus = accumulates(sinks.minus);
-    }
-    if (call.dx != nullptr || call.dminus != nullptr) {
-      weights = transposed_weights(g, link.weight.data<float>());
-      call.weights = weights.data();
-    } else if (!call.wants_weights) {
-      continue;
-    }
-
-    const Bands bands = bands_of(g, g.in_slabs() + g.out_slabs());
-    const int parts = chunks_of(bands.items());
-    const int64_t planes = (g.in_slabs() + g.out_slabs()) * plane_size(g, bands) + slack, room = planes + block_size(g);
-    const int64_t stride = padded(g.in_channels());
-    WeightGradients dw(g, call.wants_weights ? parts : 0);
-    Scratch<float> scratch(threads() * room);
-    Scratch<double> partial(parts * 2 * stride);
-    parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
-      float *planes_of = scratch.data() + thread * room, *dw_of = call.wants_weights ? dw.part(part) : nullptr;
-      double* sums_of = partial.data() + part * 2 * stride;
-      if (call.wants_weights) std::fill_n(dw_of, dw.size(), 0.0f);
-      std::fill_n(sums_of, 2 * stride, 0.0);
-      HWY_DYNAMIC_DISPATCH(backward_items)(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);
-    });
-    if (call.wants_weights) dw.write(own.weight);
-    if (i > 0) {
-      gradient = before;
-      if (chain.links[i - 1].gamma.defined()) {
-        sums.emplace(g.in_channels());
-        for (int64_t c = 0; c < g.in_channels(); ++c)
-          for (int part = 0; part < parts; ++part) {
-            sums->sum[c] += partial[part * 2 * stride + c];
-            sums->centred_sum[c] += partial[(part * 2 + 1) * stride + c];
-          }
-      }
-    }
+    if (i > 0) before = Tensor::empty_like(states[i - 1].raw);
+    with_storage(
+        dy, [&](auto zero) { backward_link<decltype(zero)>(chain, in, states, i, gradient, sinks, sums, before); });
+    gradient = before;
   }
 }
 

@@ -15,6 +15,7 @@
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/onednn.h"
 #include "backends/cpu/pointwise.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -270,6 +271,10 @@ using namespace cpu;
 
 void CpuBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias,
                         const Tensor& residual, Activation activation, Tensor& y) {
+  if (holds_bf16({&x, &residual, &y})) {
+    Widened wide("conv2d");
+    return conv2d(p, wide(x), w, bias, wide(residual), activation, wide.out(y));
+  }
   require_f32("conv2d", {&x, &w, &bias, &residual, &y});
   const Problem c(p, x.shape(), w.shape(), y.shape());
   if (y.count() == 0) return;
@@ -290,6 +295,10 @@ void CpuBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, c
 
 void CpuBackend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
   if (!dx) return;
+  if (holds_bf16({&dy, dx.tensor})) {
+    Widened wide("conv2d_backward_data");
+    return conv2d_backward_data(p, wide(dy), w, wide.out(dx));
+  }
   require_f32("conv2d_backward_data", {&dy, &w, dx.tensor});
   const Problem c(p, (*dx).shape(), w.shape(), dy.shape());
   if ((*dx).count() == 0) return;
@@ -306,6 +315,10 @@ void CpuBackend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, con
 
 void CpuBackend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
   if (!dw) return;
+  if (holds_bf16({&x, &dy})) {
+    Widened wide("conv2d_backward_weights");
+    return conv2d_backward_weights(p, wide(x), wide(dy), dw);
+  }
   require_f32("conv2d_backward_weights", {&x, &dy, dw.tensor});
   const Problem c(p, x.shape(), (*dw).shape(), dy.shape());
   if (dy.count() == 0) {

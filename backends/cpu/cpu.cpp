@@ -12,7 +12,12 @@ namespace mgic {
 
 bool CpuBackend::supports(std::string_view op, DType dtype) const {
   if (op == "fill") return true;
-  return dtype == DType::f32 || (dtype == DType::bf16 && op == "cast");
+  if (dtype != DType::bf16) return dtype == DType::f32;
+  // bf16 maps: chains and normalisation have kernels, the others here compute in f32 (widened.h).
+  static const std::set<std::string_view> bf16_ops{
+      "cast",  "conv2d",   "conv_chain", "coarse_correction", "batch_norm", "activation", "add", "subtract",
+      "scale", "multiply", "pool2d",     "global_pool",       "dropout"};
+  return bf16_ops.contains(op);
 }
 
 int CpuBackend::threads() const { return cpu::threads(); }

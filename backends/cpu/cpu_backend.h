@@ -75,6 +75,9 @@ class CpuBackend final : public Backend {
   void sgd_update(const SgdParams& p, std::vector<Update>& updates) override;
   void adamw_update(const AdamWParams& p, std::vector<Update>& updates) override;
 
+ private:
+  void evaluate_folded(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y);
+
  protected:
   void naive(std::string_view op) override;  // says it once per operation
 };
@@ -85,7 +88,16 @@ namespace cpu {
 void require_f32(std::string_view op, std::initializer_list<const Tensor*> tensors);
 
 inline bool accumulates(Sink sink) { return sink.write == Write::accumulate; }
-inline const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+template <class T = float>
+const T* data_or_null(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
+// f(T()) with the element type of a map, f32 or bf16.
+template <class F>
+void with_storage(const Tensor& map, F&& f) {
+  map.dtype() == DType::bf16 ? f(bf16()) : f(float());
+}
 
 }  // namespace cpu
 }  // namespace mgic

@@ -26,11 +26,19 @@ void activate_backward(Activation activation, const float* x, const float* dy, b
   });
 }
 
-void scaled(float alpha, const float* x, bool accumulate, float* y, int64_t n) {
+template <class T>
+void scaled_of(float alpha, const T* x, bool accumulate, T* y, int64_t n) {
   const V factor = hn::Set(D(), alpha);
   each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR {
     put(hn::Mul(factor, memory.load(x + i)), accumulate, memory, y + i);
   });
+}
+
+void scaled(float alpha, const float* x, bool accumulate, float* y, int64_t n) {
+  scaled_of(alpha, x, accumulate, y, n);
+}
+void scaled_bf16(float alpha, const bf16* x, bool accumulate, bf16* y, int64_t n) {
+  scaled_of(alpha, x, accumulate, y, n);
 }
 
 template <class F>
@@ -77,12 +85,11 @@ void spread_columns(const float* columns, int64_t width, bool accumulate, float*
   });
 }
 
-// Plain loops: the compiler vectorises them for each target.
 void to_bf16(const float* x, bf16* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = bf16(x[i]);
+  each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR { memory.store(memory.load(x + i), y + i); });
 }
 void from_bf16(const bf16* x, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i]);
+  each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR { memory.store(memory.load(x + i), y + i); });
 }
 
 }  // namespace
@@ -91,6 +98,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -98,6 +106,7 @@ namespace cpu {
 HWY_EXPORT(activate);
 HWY_EXPORT(activate_backward);
 HWY_EXPORT(scaled);
+HWY_EXPORT(scaled_bf16);
 HWY_EXPORT(pairwise);
 HWY_EXPORT(pairwise_columns);
 HWY_EXPORT(spread_columns);
@@ -140,6 +149,10 @@ namespace {
 void pairwise_stretched(std::string_view op, Pairwise operation, const Tensor& a, const Tensor& b, Broadcast broadcast,
                         Sink y) {
   if (!y) return;
+  if (holds_bf16({&a, &b, y.tensor})) {
+    Widened w(op);
+    return pairwise_stretched(op, operation, w(a), w(b), broadcast, w.out(y));
+  }
   require_f32(op, {&a, &b, y.tensor});
   const float *pa = a.data<float>(), *pb = b.data<float>();
   float* py = (*y).data<float>();
@@ -171,12 +184,20 @@ void pairwise_stretched(std::string_view op, Pairwise operation, const Tensor& a
 using namespace cpu;
 
 void CpuBackend::activation(Activation activation, const Tensor& x, Tensor& y) {
+  if (holds_bf16({&x, &y})) {
+    Widened w("activation");
+    return this->activation(activation, w(x), w.out(y));
+  }
   require_f32("activation", {&x, &y});
   activate_all(activation, x.data<float>(), y.data<float>(), x.count());
 }
 
 void CpuBackend::activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx) {
   if (!dx) return;
+  if (holds_bf16({&x, &dy, dx.tensor})) {
+    Widened w("activation_backward");
+    return activation_backward(activation, w(x), w(dy), w.out(dx));
+  }
   require_f32("activation_backward", {&x, &dy, dx.tensor});
   const float *px = x.data<float>(), *pdy = dy.data<float>();
   float* pdx = (*dx).data<float>();
@@ -188,6 +209,18 @@ void CpuBackend::activation_backward(Activation activation, const Tensor& x, con
 
 void CpuBackend::scale(double alpha, const Tensor& x, Sink y) {
   if (!y) return;
+  if (x.dtype() == DType::bf16 && (*y).dtype() == DType::bf16) {
+    const bf16* px = x.data<bf16>();
+    bf16* py = (*y).data<bf16>();
+    return parallel_ranges(x.count(), 1, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(scaled_bf16)
+      (static_cast<float>(alpha), px + begin, accumulates(y), py + begin, end - begin);
+    });
+  }
+  if (holds_bf16({&x, y.tensor})) {
+    Widened w("scale");
+    return scale(alpha, w(x), w.out(y));
+  }
   require_f32("scale", {&x, y.tensor});
   scale_all(static_cast<float>(alpha), x.data<float>(), accumulates(y), (*y).data<float>(), x.count());
 }
@@ -206,6 +239,15 @@ void CpuBackend::multiply(const Tensor& a, const Tensor& b, Broadcast broadcast,
 
 void CpuBackend::copy_channels(const Tensor& x, int64_t from, int64_t count, Sink y, int64_t to) {
   if (!y) return;
+  if (holds_bf16({&x, y.tensor})) {
+    Widened w("copy_channels");
+    // Channels beside those copied keep what they hold.
+    Sink wide = y;
+    Tensor all = w(*y);
+    wide.tensor = &all;
+    copy_channels(w(x), from, count, wide, to);
+    return this->cast(all, *y);
+  }
   require_f32("copy_channels", {&x, y.tensor});
   const int64_t x_channels = x.shape().last(), y_channels = (*y).shape().last();
   const float* source = x.data<float>() + from;

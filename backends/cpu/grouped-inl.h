@@ -11,6 +11,8 @@
 #define MGIC_CPU_GROUPED_INL_H
 #endif
 
+#undef MGIC_HAS_BF16_DOT
+
 #include "backends/cpu/grouped.h"
 #include "backends/cpu/simd-inl.h"
 
@@ -23,8 +25,12 @@ constexpr int tile_pixels = many_registers ? 16 : 12;
 
 struct F32 {
   using Cell = float;
-  static constexpr int64_t channels = 1;  // in a cell
+  static constexpr bool pairs = false;
   static constexpr int64_t pixel = slab_channels;  // cells
+  static int64_t cells(int64_t channels) { return channels; }
+  static HWY_INLINE hn::Vec<Half> round(V v) { return narrow(v); }
+  // Vector u of a pixel's slab goes into the plane.
+  static HWY_INLINE void put(V v, Cell* p, int u) { hn::StoreU(v, D(), p + u * lanes()); }
   template <class Tag>
   static HWY_INLINE auto load(Tag d, const Cell* p) {
     return hn::LoadU(d, p);
@@ -35,6 +41,78 @@ struct F32 {
   }
 };
 
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+// Highway 1.0.3 lacks the dot product of pairs of bf16 that accumulates in f32.
+#define MGIC_HAS_BF16_DOT 1
+struct Bf16 {
+  using Cell = uint32_t;
+  static constexpr bool pairs = true;
+  static constexpr int64_t pixel = slab_channels / 2;
+  static int64_t cells(int64_t channels) { return (channels + 1) / 2; }
+  static HWY_INLINE hn::Vec<Half> round(V v) {
+    hn::Vec<Half> half;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(half.raw) : "v"(v.raw));
+    return half;
+  }
+  static HWY_INLINE void put(V v, Cell* p, int u) {
+    hn::StoreU(round(v), Half(), reinterpret_cast<uint16_t*>(p) + u * lanes());
+  }
+  template <class Tag>
+  static HWY_INLINE auto load(Tag d, const Cell* p) {
+    return hn::LoadU(hn::RebindToUnsigned<Tag>(), p);
+  }
+  template <class Tag, class W>
+  static HWY_INLINE hn::Vec<Tag> step(Tag, hn::Vec<Tag> sum, W w, const Cell* x) {
+    constexpr size_t lanes = hn::MaxLanes(Tag());
+    if constexpr (lanes == 16)
+      asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "m"(*x));
+    else if constexpr (lanes == 8)
+      asm("vdpbf16ps %2%{1to8%}, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "m"(*x));
+    else
+      asm("vdpbf16ps %2%{1to4%}, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "m"(*x));
+    return sum;
+  }
+};
+
+// Pairs of neighbouring pixels, 16 cells each, of `rows` rows of a plane from column `from` on; what lies beyond the
+// plane is zero.
+HWY_INLINE void pair_pixels(const uint32_t* plane, int64_t rows, int64_t pitch, int64_t from, int64_t pairs,
+                            uint32_t* out) {
+  const hn::ScalableTag<uint32_t> d;
+  const hn::Rebind<uint16_t, decltype(d)> half;
+  for (int64_t row = 0; row < rows; ++row, plane += pitch * Bf16::pixel)
+    for (int64_t p = 0; p < pairs; ++p, out += slab_channels) {
+      const int64_t column = from + 2 * p;
+      const auto* first = reinterpret_cast<const uint16_t*>(plane + column * Bf16::pixel);
+      for (int64_t u = 0; u < slab_channels; u += hn::Lanes(d)) {
+        const auto low = column < pitch ? hn::PromoteTo(d, hn::LoadU(half, first + u)) : hn::Zero(d);
+        const auto high =
+            column + 1 < pitch ? hn::PromoteTo(d, hn::LoadU(half, first + slab_channels + u)) : hn::Zero(d);
+        hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), d, out + u);
+      }
+    }
+}
+#else
+#define MGIC_HAS_BF16_DOT 0
+#endif
+
+// A value as a map of T stores it.
+template <class A>
+HWY_INLINE V stored_as(V v, float) {
+  return v;
+}
+template <class A>
+HWY_INLINE V stored_as(V v, bf16) {
+  return widen(A::round(v));
+}
+
+// Whole vectors, with the arithmetic's own rounding to bf16.
+template <class A>
+struct WholeOf : Whole {
+  using Whole::store;
+  HWY_INLINE void store(V v, bf16* p) const { hn::StoreU(A::round(v), Half(), reinterpret_cast<uint16_t*>(p)); }
+};
+
 // Lanes of the vectors that hold n results of a group.
 template <class F>
 HWY_INLINE void with_result_lanes(int64_t n, F&& f) {
@@ -42,9 +120,7 @@ HWY_INLINE void with_result_lanes(int64_t n, F&& f) {
   if (n > 4 && hn::Lanes(D()) >= 8) return f(hn::CappedTag<float, 8>());
   f(hn::CappedTag<float, 4>());
 }
-inline HWY_ATTR int64_t result_lanes(int64_t n) {
-  return std::min<int64_t>(lanes(), n > 8 ? 16 : n > 4 ? 8 : 4);
-}
+inline HWY_ATTR int64_t result_lanes(int64_t n) { return std::min<int64_t>(lanes(), n > 8 ? 16 : n > 4 ? 8 : 4); }
 
 // What a group's tiles have in common. x is the group's first cell of the pixel at the block's upper left corner, in
 // the first of its slabs; weights are (slabs, taps, cells, lanes).
@@ -80,8 +156,7 @@ HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-            for (int q = 0; q < Q; ++q)
-              sum[r][q] = A::step(d, sum[r][q], weights, x + r * pitch + q * A::pixel + c);
+            for (int q = 0; q < Q; ++q) sum[r][q] = A::step(d, sum[r][q], weights, x + r * pitch + q * A::pixel + c);
         }
       }
   float* out = t.out + y * t.out_row + x0 * slab_channels;

@@ -59,6 +59,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -109,6 +110,10 @@ void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& labe
 }
 
 void CpuBackend::accumulate_metrics(const Tensor& losses, const Tensor& logits, const Tensor& labels, Tensor& sums) {
+  if (holds_bf16({&losses, &logits})) {
+    Widened w("accumulate_metrics");
+    return accumulate_metrics(w(losses), w(logits), labels, sums);
+  }
   require_f32("accumulate_metrics", {&losses, &logits});
   const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
   const float *loss = losses.data<float>(), *x = logits.data<float>();

@@ -20,8 +20,9 @@ namespace mgic::cpu::HWY_NAMESPACE {
 namespace {
 
 // sum[j] += Σ (x − shift), squares[j] += Σ (x − shift)² over the elements [begin, end) of column j.
-HWY_INLINE void shifted_sums(const float* x, int64_t width, int64_t begin, int64_t end, const float* shifts,
-                             float* sums, float* squares) {
+template <class T>
+HWY_INLINE void shifted_sums(const T* x, int64_t width, int64_t begin, int64_t end, const float* shifts, float* sums,
+                             float* squares) {
   each_strip_of_rows(begin, end, width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
     V shift[count.value], sum[count.value], square[count.value];
     load_strip(shifts + j, memory, count, shift);
@@ -53,7 +54,8 @@ HWY_INLINE void combine_block(int64_t width, double n, double weight, double cro
 // Mean and squared deviations of every column over `rows` rows. Sums are taken of x − shift, where the shift is the
 // mean of the rows so far (of the first block at first). Σ(x − shift)² − (Σ(x − shift))² / n then cancels no more than
 // what Chan's formula adds again for the block's distance from those rows. block is room for 3·width floats.
-void moments(const float* x, int64_t width, int64_t rows, float* block, double* mean, double* squares) {
+template <class T>
+void moments(const T* x, int64_t width, int64_t rows, float* block, double* mean, double* squares) {
   float *shift = block, *sum = block + width, *square = block + 2 * width;
   std::fill_n(mean, width, 0.0);
   std::fill_n(squares, width, 0.0);
@@ -75,7 +77,8 @@ void moments(const float* x, int64_t width, int64_t rows, float* block, double* 
   });
 }
 
-void normalize_elements(const NormalizeArgs& a, int64_t begin, int64_t end) {
+template <class T>
+void normalize_elements(const NormalizeArgs<T>& a, int64_t begin, int64_t end) {
   const auto run = [&](auto inner, auto finish) HWY_ATTR {
     each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
       V mean[count.value], scale[count.value], beta[count.value];
@@ -100,8 +103,8 @@ void normalize_elements(const NormalizeArgs& a, int64_t begin, int64_t end) {
 }
 
 // The gradient in front of the residual's addition, and that in front of `inner`.
-template <class Inner, class Outer, class Memory>
-HWY_INLINE V through_outer(const BackwardArgs& a, Inner inner, Outer outer, V z, int64_t i, Memory memory) {
+template <class T, class Inner, class Outer, class Memory>
+HWY_INLINE V through_outer(const BackwardArgs<T>& a, Inner inner, Outer outer, V z, int64_t i, Memory memory) {
   const V dy = memory.load(a.dy + i);
   if constexpr (std::is_same_v<Outer, Identity>)
     return dy;
@@ -111,9 +114,9 @@ HWY_INLINE V through_outer(const BackwardArgs& a, Inner inner, Outer outer, V z,
 
 // sum[j] += Σ dz, centred_sum[j] += Σ dz (x − mean) over elements [begin, end) of column j; also stores the residual's
 // gradient where `dresidual` is there.
-template <class Inner, class Outer>
-HWY_INLINE void backward_sums_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end,
-                                 float* dresidual, float* sums, float* centred_sums) {
+template <class T, class Inner, class Outer>
+HWY_INLINE void backward_sums_of(const BackwardArgs<T>& a, Inner inner, Outer outer, int64_t begin, int64_t end,
+                                 T* dresidual, float* sums, float* centred_sums) {
   each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
     constexpr int k = count.value;
     V sum[k], centred_sum[k], mean[k], scale[k], beta[k];
@@ -139,8 +142,8 @@ HWY_INLINE void backward_sums_of(const BackwardArgs& a, Inner inner, Outer outer
 }
 
 // dx (+)= scale dz − shift − (x − mean) slope, and the residual's gradient where it was not stored before.
-template <class Inner, class Outer>
-HWY_INLINE void backward_apply_of(const BackwardArgs& a, Inner inner, Outer outer, int64_t begin, int64_t end) {
+template <class T, class Inner, class Outer>
+HWY_INLINE void backward_apply_of(const BackwardArgs<T>& a, Inner inner, Outer outer, int64_t begin, int64_t end) {
   each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
     constexpr int k = count.value;
     V mean[k], scale[k], beta[k], shift[k], slope[k];
@@ -164,7 +167,8 @@ HWY_INLINE void backward_apply_of(const BackwardArgs& a, Inner inner, Outer oute
 }
 
 // sums (2, width): of dz and of dz (x − mean). block is room for as many floats.
-void backward_sums(const BackwardArgs& a, int64_t begin, int64_t end, float* dresidual, float* block, double* sums) {
+template <class T>
+void backward_sums(const BackwardArgs<T>& a, int64_t begin, int64_t end, T* dresidual, float* block, double* sums) {
   std::fill_n(sums, 2 * a.width, 0.0);
   with_activation(a.inner, [&](auto inner) HWY_ATTR {
     with_activation(a.outer, [&](auto outer) HWY_ATTR {
@@ -177,11 +181,19 @@ void backward_sums(const BackwardArgs& a, int64_t begin, int64_t end, float* dre
   });
 }
 
-void backward_apply(const BackwardArgs& a, int64_t begin, int64_t end) {
+template <class T>
+void backward_apply(const BackwardArgs<T>& a, int64_t begin, int64_t end) {
   with_activation(a.inner, [&](auto inner) HWY_ATTR {
     with_activation(a.outer, [&](auto outer) HWY_ATTR { backward_apply_of(a, inner, outer, begin, end); });
   });
 }
+
+template <class T>
+void fill_kernels(NormKernels<T>& k) {
+  k = {&moments<T>, &normalize_elements<T>, &backward_sums<T>, &backward_apply<T>};
+}
+void kernels_f32(NormKernels<float>& k) { fill_kernels(k); }
+void kernels_bf16(NormKernels<bf16>& k) { fill_kernels(k); }
 
 }  // namespace
 }  // namespace mgic::cpu::HWY_NAMESPACE
@@ -196,10 +208,29 @@ namespace mgic {
 namespace cpu {
 namespace {
 
-HWY_EXPORT(moments);
-HWY_EXPORT(normalize_elements);
-HWY_EXPORT(backward_sums);
-HWY_EXPORT(backward_apply);
+HWY_EXPORT(kernels_f32);
+HWY_EXPORT(kernels_bf16);
+
+template <class T>
+NormKernels<T> kernels_of() {
+  NormKernels<T> k;
+  if constexpr (std::is_same_v<T, float>)
+    HWY_DYNAMIC_DISPATCH(kernels_f32)(k);
+  else
+    HWY_DYNAMIC_DISPATCH(kernels_bf16)(k);
+  return k;
+}
+
+// Maps are all f32 or all bf16, parameters and statistics f32.
+void require_maps(std::string_view op, std::initializer_list<const Tensor*> maps,
+                  std::initializer_list<const Tensor*> parameters) {
+  const bool half = (*maps.begin())->dtype() == DType::bf16;
+  for (const Tensor* t : maps)
+    if (half && t != nullptr && t->defined() && t->dtype() != DType::bf16)
+      fail("{}: maps of bf16 and {} do not mix", op, *t);
+  if (!half) require_f32(op, maps);
+  require_f32(op, parameters);
+}
 
 // A count, a mean and a sum of squared deviations: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm
 // for computing sample variances", 1982.
@@ -236,17 +267,18 @@ struct Parameters {
         beta(columns.expand(norm.beta.data<float>())) {}
 };
 
-BackwardArgs backward_args(const Parameters& p, const Columns& columns, const Tensor& x, const Epilogue& epilogue,
-                           const Tensor& dy) {
+template <class T>
+BackwardArgs<T> backward_args(const Parameters& p, const Columns& columns, const Tensor& x, const Epilogue& epilogue,
+                              const Tensor& dy) {
   return {p.mean.data(),
           p.scale.data(),
           p.beta.data(),
           nullptr,
           nullptr,
           columns.width,
-          x.data<float>(),
-          dy.data<float>(),
-          data_or_null(epilogue.residual),
+          x.data<T>(),
+          dy.data<T>(),
+          data_or_null<T>(epilogue.residual),
           epilogue.inner,
           epilogue.residual.defined() ? epilogue.outer : Activation::none};
 }
@@ -262,13 +294,17 @@ NormSums norm_gradient_sums(const Norm& norm, const Tensor& x, const Epilogue& e
   const Columns columns(x.shape().last());
   const int64_t width = columns.width;
   const Parameters p(norm, columns);
-  const BackwardArgs args = backward_args(p, columns, x, epilogue, dy);
-  float* early = dresidual == nullptr ? nullptr : dresidual->data<float>();
   const int parts = columns.parts(x.count());
   Scratch<double> partial(parts * 2 * width);
-  columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
-    Scratch<float> block(2 * width);
-    HWY_DYNAMIC_DISPATCH(backward_sums)(args, begin, end, early, block.data(), partial.data() + part * 2 * width);
+  with_storage(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernels = kernels_of<T>();
+    const BackwardArgs<T> args = backward_args<T>(p, columns, x, epilogue, dy);
+    T* early = dresidual == nullptr ? nullptr : dresidual->data<T>();
+    columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
+      Scratch<float> block(2 * width);
+      kernels.backward_sums(args, begin, end, early, block.data(), partial.data() + part * 2 * width);
+    });
   });
   NormSums sums(columns.channels);
   for (int64_t c = 0; c < columns.channels; ++c)
@@ -309,19 +345,25 @@ void write_norm_gradients(const Norm& norm, const NormSums& sums, Sink dgamma, S
 using namespace cpu;
 
 void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance) {
-  require_f32("norm_statistics", {&x, &mean, &variance});
+  require_maps("norm_statistics", {&x}, {&mean, &variance});
   const Columns columns(x.shape().last());
   const int64_t width = columns.width, channels = columns.channels;
   const int64_t wide_rows = x.count() / width, rest = x.count() - wide_rows * width;
   const int parts = parts_of(wide_rows, elements_per_thread / width);
-  const float* px = x.data<float>();
   float *pmean = mean.data<float>(), *pvariance = variance.data<float>();
 
   Scratch<double> partial(parts * 2 * width);
-  parallel(wide_rows, parts, [&](int part, int64_t begin, int64_t end) {
-    double* mine = partial.data() + part * 2 * width;
-    Scratch<float> block(3 * width);
-    HWY_DYNAMIC_DISPATCH(moments)(px + begin * width, width, end - begin, block.data(), mine, mine + width);
+  Scratch<float> tail(rest);
+  with_storage(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernels = kernels_of<T>();
+    const T* px = x.data<T>();
+    parallel(wide_rows, parts, [&](int part, int64_t begin, int64_t end) {
+      double* mine = partial.data() + part * 2 * width;
+      Scratch<float> block(3 * width);
+      kernels.moments(px + begin * width, width, end - begin, block.data(), mine, mine + width);
+    });
+    for (int64_t j = 0; j < rest; ++j) tail[j] = static_cast<float>(px[wide_rows * width + j]);
   });
 
   for (int64_t c = 0; c < channels; ++c) {
@@ -331,7 +373,7 @@ void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance
       const int64_t rows = part_begin(wide_rows, parts, part + 1) - part_begin(wide_rows, parts, part);
       if (rows > 0) total.combine(fold(columns, c, static_cast<double>(rows), theirs, theirs + width));
     }
-    for (int64_t j = c; j < rest; j += channels) total.combine({1, px[wide_rows * width + j], 0});
+    for (int64_t j = c; j < rest; j += channels) total.combine({1, tail[j], 0});
     pmean[c] = static_cast<float>(total.mean);
     pvariance[c] = static_cast<float>(total.squares / total.count);
   }
@@ -353,55 +395,60 @@ void CpuBackend::update_running(const Tensor& mean, const Tensor& variance, int6
 }
 
 void CpuBackend::normalize(const Norm& norm, const Tensor& x, const Epilogue& epilogue, Tensor& y) {
-  require_f32("normalize", {&x, &epilogue.residual, &y, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
+  require_maps("normalize", {&x, &epilogue.residual, &y}, {&norm.gamma, &norm.beta, &norm.mean, &norm.variance});
   const Columns columns(x.shape().last());
   const Parameters p(norm, columns);
-  const NormalizeArgs args{p.mean.data(),  p.scale.data(),  p.beta.data(),
-                           columns.width,  x.data<float>(), data_or_null(epilogue.residual),
-                           epilogue.inner, epilogue.outer,  y.data<float>()};
-  columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(normalize_elements)(args, begin, end);
+  with_storage(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernels = kernels_of<T>();
+    const NormalizeArgs<T> args{p.mean.data(),  p.scale.data(), p.beta.data(),
+                                columns.width,  x.data<T>(),    data_or_null<T>(epilogue.residual),
+                                epilogue.inner, epilogue.outer, y.data<T>()};
+    columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) { kernels.normalize(args, begin, end); });
   });
 }
 
 void CpuBackend::normalize_backward(const Norm& norm, bool training, const Tensor& x, const Epilogue& epilogue,
                                     const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual) {
-  require_f32("normalize_backward", {&x, &epilogue.residual, &dy, dx.tensor, dgamma.tensor, dbeta.tensor,
-                                     dresidual.tensor, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
-  const Columns columns(x.shape().last());
-  const Parameters p(norm, columns);
-  BackwardArgs args = backward_args(p, columns, x, epilogue, dy);
+  require_maps("normalize_backward", {&x, &epilogue.residual, &dy, dx.tensor, dresidual.tensor},
+               {dgamma.tensor, dbeta.tensor, &norm.gamma, &norm.beta, &norm.mean, &norm.variance});
+  with_storage(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernels = kernels_of<T>();
+    const Columns columns(x.shape().last());
+    const Parameters p(norm, columns);
+    BackwardArgs<T> args = backward_args<T>(p, columns, x, epilogue, dy);
 
-  // An overwritten dresidual is stored by the pass of the sums, since the next one can read it in the place of dy and
-  // the residual; one that accumulates is left to the next pass, which would not find the bare gradient there.
-  const bool wants_sums = dgamma || dbeta || (dx && training);
-  NormSums sums(columns.channels);
-  if (wants_sums) {
-    const bool store_early = dresidual && !accumulates(dresidual);
-    sums = norm_gradient_sums(norm, x, epilogue, dy, store_early ? dresidual.tensor : nullptr);
-    if (store_early) {
-      args.dy = (*dresidual).data<float>();
-      args.outer = Activation::none;
-      dresidual = {};
+    // An overwritten dresidual is stored by the pass of the sums, since the next one can read it in the place of dy and
+    // the residual; one that accumulates is left to the next pass, which would not find the bare gradient there.
+    const bool wants_sums = dgamma || dbeta || (dx && training);
+    NormSums sums(columns.channels);
+    if (wants_sums) {
+      const bool store_early = dresidual && !accumulates(dresidual);
+      sums = norm_gradient_sums(norm, x, epilogue, dy, store_early ? dresidual.tensor : nullptr);
+      if (store_early) {
+        args.dy = (*dresidual).data<T>();
+        args.outer = Activation::none;
+        dresidual = {};
+      }
     }
-  }
-  write_norm_gradients(norm, sums, dgamma, dbeta);
-  if (!dx && !dresidual) return;
+    write_norm_gradients(norm, sums, dgamma, dbeta);
+    if (!dx && !dresidual) return;
 
-  const NormCoefficients c(norm, sums, training && wants_sums, x.shape().rows(), columns.channels);
-  const auto shift = columns.expand(c.shift.data()), slope = columns.expand(c.slope.data());
-  args.shift = shift.data();
-  args.slope = slope.data();
-  if (dx) {
-    args.dx = (*dx).data<float>();
-    args.accumulate_dx = accumulates(dx);
-  }
-  if (dresidual) {
-    args.dresidual = (*dresidual).data<float>();
-    args.accumulate_dresidual = accumulates(dresidual);
-  }
-  columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(backward_apply)(args, begin, end);
+    const NormCoefficients c(norm, sums, training && wants_sums, x.shape().rows(), columns.channels);
+    const auto shift = columns.expand(c.shift.data()), slope = columns.expand(c.slope.data());
+    args.shift = shift.data();
+    args.slope = slope.data();
+    if (dx) {
+      args.dx = (*dx).data<T>();
+      args.accumulate_dx = accumulates(dx);
+    }
+    if (dresidual) {
+      args.dresidual = (*dresidual).data<T>();
+      args.accumulate_dresidual = accumulates(dresidual);
+    }
+    columns.parallel_elements(x.count(),
+                              [&](int, int64_t begin, int64_t end) { kernels.backward_apply(args, begin, end); });
   });
 }
 

@@ -6,21 +6,32 @@
 
 namespace mgic::cpu {
 
+// Maps of T, f32 or bf16.
+template <class T>
 struct NormalizeArgs {
   const float *mean, *scale, *beta;  // (width)
   int64_t width;
-  const float *x, *residual;  // residual may be null; then `outer` is not looked at
+  const T *x, *residual;  // residual may be null; then `outer` is not looked at
   Activation inner, outer;
-  float* y;
+  T* y;
 };
 
+template <class T>
 struct BackwardArgs {
   const float *mean, *scale, *beta, *shift, *slope;  // (width)
   int64_t width;
-  const float *x, *dy, *residual;
+  const T *x, *dy, *residual;
   Activation inner, outer;  // outer none where there is no residual
-  float *dx = nullptr, *dresidual = nullptr;
+  T *dx = nullptr, *dresidual = nullptr;
   bool accumulate_dx = false, accumulate_dresidual = false;
+};
+
+template <class T>
+struct NormKernels {
+  void (*moments)(const T* x, int64_t width, int64_t rows, float* block, double* mean, double* squares);
+  void (*normalize)(const NormalizeArgs<T>&, int64_t begin, int64_t end);
+  void (*backward_sums)(const BackwardArgs<T>&, int64_t begin, int64_t end, T* dresidual, float* block, double* sums);
+  void (*backward_apply)(const BackwardArgs<T>&, int64_t begin, int64_t end);
 };
 
 // Σ dz and Σ dz (x − mean) of every channel.

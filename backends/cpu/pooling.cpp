@@ -61,6 +61,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/elementwise.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -113,6 +114,10 @@ void scatter(const Tensor& dy, const Tensor& indices, Sink dx) {
 using namespace cpu;
 
 void CpuBackend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor& indices) {
+  if (holds_bf16({&x})) {
+    Widened w("pool2d");
+    return pool2d(p, w(x), w.out(y), indices);
+  }
   require_f32("pool2d", {&x, &y});
   require_indexable("pool2d", x.shape());
   const Images images(x.shape(), y.shape());
@@ -136,6 +141,10 @@ void CpuBackend::pool2d(const PoolParams& p, const Tensor& x, Tensor& y, Tensor&
 
 void CpuBackend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Tensor& indices, Sink dx) {
   if (!dx) return;
+  if (holds_bf16({&dy, dx.tensor})) {
+    Widened w("pool2d_backward");
+    return pool2d_backward(p, w(dy), indices, w.out(dx));
+  }
   require_f32("pool2d_backward", {&dy, dx.tensor});
   if (p.kind == Pool::max) return scatter(dy, indices, dx);
   const Images images((*dx).shape(), dy.shape());
@@ -152,6 +161,10 @@ void CpuBackend::pool2d_backward(const PoolParams& p, const Tensor& dy, const Te
 }
 
 void CpuBackend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indices) {
+  if (holds_bf16({&x})) {
+    Widened w("global_pool");
+    return global_pool(kind, w(x), w.out(y), indices);
+  }
   require_f32("global_pool", {&x, &y});
   const Shape& in = x.shape();
   const int64_t pixels = pixels_of(in), channels = in.last();
@@ -168,6 +181,10 @@ void CpuBackend::global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indi
 
 void CpuBackend::global_pool_backward(Pool kind, const Tensor& dy, const Tensor& indices, Sink dx) {
   if (!dx) return;
+  if (holds_bf16({&dy, dx.tensor})) {
+    Widened w("global_pool_backward");
+    return global_pool_backward(kind, w(dy), indices, w.out(dx));
+  }
   require_f32("global_pool_backward", {&dy, dx.tensor});
   if (kind == Pool::max) return scatter(dy, indices, dx);
   const Shape& in = (*dx).shape();

@@ -81,6 +81,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -104,6 +105,10 @@ using namespace cpu;
 
 void CpuBackend::dropout(uint64_t key, double p, const Tensor& x, Sink y) {
   if (!y) return;
+  if (holds_bf16({&x, y.tensor})) {
+    Widened w("dropout");
+    return dropout(key, p, w(x), w.out(y));
+  }
   require_f32("dropout", {&x, y.tensor});
   check(p >= 0 && p < 1, "dropout: p must lie in [0, 1), not {}", p);
   // uniform ≥ p, asked of the 24-bit number.

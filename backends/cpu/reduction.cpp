@@ -42,6 +42,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/elementwise.h"
+#include "backends/cpu/widened.h"
 
 namespace mgic {
 namespace cpu {
@@ -76,6 +77,10 @@ using namespace cpu;
 
 void CpuBackend::sum_to(double alpha, const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {
   if (!y) return;
+  if (holds_bf16({&a, &b, y.tensor})) {
+    Widened w("sum_to");
+    return sum_to(alpha, w(a), w(b), broadcast, w.out(y));
+  }
   require_f32("sum_to", {&a, &b, y.tensor});
   const float *pa = a.data<float>(), *pb = data_or_null(b);
   float* py = (*y).data<float>();

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "backends/backend.h"
+#include "core/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
@@ -22,12 +23,30 @@ using V = hn::Vec<D>;
 
 inline HWY_ATTR int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 
+// bf16 in memory, f32 in registers. Rounded to nearest even; NaN stays NaN.
+using Half = hn::Rebind<uint16_t, D>;
+HWY_INLINE V widen(hn::Vec<Half> v) {
+  const hn::Rebind<uint32_t, D> d;
+  return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(d, v)));
+}
+HWY_INLINE hn::Vec<Half> narrow(V v) {
+  const hn::Rebind<uint32_t, D> d;
+  const auto bits = hn::BitCast(d, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(d, 0x7fff))));
+  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(d, 0x40));
+  const auto chosen = hn::IfThenElse(hn::RebindMask(d, hn::IsNaN(v)), quiet, rounded);
+  return hn::DemoteTo(Half(), hn::BitCast(hn::Rebind<int32_t, D>(), chosen));
+}
+
 // How a kernel touches memory: a whole vector, or the part of one that is left at the end of an array. No byte outside
 // of the array is read or written.
 struct Whole {
   HWY_INLINE V load(const float* p) const { return hn::LoadU(D(), p); }
   HWY_INLINE V load_or(const float* p, float) const { return hn::LoadU(D(), p); }
   HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, D(), p); }
+  HWY_INLINE V load(const bf16* p) const { return widen(hn::LoadU(Half(), reinterpret_cast<const uint16_t*>(p))); }
+  HWY_INLINE void store(V v, bf16* p) const { hn::StoreU(narrow(v), Half(), reinterpret_cast<uint16_t*>(p)); }
   int64_t size() const { return lanes(); }
 };
 struct Part {
@@ -43,6 +62,16 @@ struct Part {
     HWY_ALIGN float buffer[hn::MaxLanes(D())];
     hn::Store(v, D(), buffer);
     std::memcpy(p, buffer, static_cast<size_t>(n) * sizeof(float));
+  }
+  HWY_INLINE V load(const bf16* p) const {
+    HWY_ALIGN uint16_t buffer[hn::MaxLanes(D())] = {};
+    std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(bf16));
+    return widen(hn::Load(Half(), buffer));
+  }
+  HWY_INLINE void store(V v, bf16* p) const {
+    HWY_ALIGN uint16_t buffer[hn::MaxLanes(D())];
+    hn::Store(narrow(v), Half(), buffer);
+    std::memcpy(p, buffer, static_cast<size_t>(n) * sizeof(bf16));
   }
   int64_t size() const { return n; }
 };
@@ -158,8 +187,8 @@ HWY_INLINE void with_activation(Activation activation, F&& f) {
 }
 
 // Stores v, or adds it to what is there.
-template <class Memory>
-HWY_INLINE void put(V v, bool accumulate, const Memory& memory, float* p) {
+template <class Memory, class T>
+HWY_INLINE void put(V v, bool accumulate, const Memory& memory, T* p) {
   memory.store(accumulate ? hn::Add(memory.load(p), v) : v, p);
 }
 

@@ -1,0 +1,203 @@
+// Fused chains of the cpu backend against the reference's composed ones: training, evaluation with and without a
+// backward to follow, and all gradients, in f32 and in bf16.
+#include "tests/backends/parity.h"
+
+using namespace mgic;
+using namespace mgic::test;
+
+namespace {
+
+constexpr Activation relu = Activation::relu, none = Activation::none, hswish = Activation::hswish;
+
+struct LinkCase {
+  int64_t outputs, kernel, groups;
+  Activation activation = none;
+  bool norm = true;
+};
+struct ChainCase {
+  Shape x;
+  std::vector<LinkCase> links;
+  bool minus = false, residual = false;
+  Activation outer = none;
+
+  std::string str() const {
+    std::string s = fmt::format("x {}{}{}", x.str(), minus ? " − b" : "", residual ? " + residual" : "");
+    for (const LinkCase& l : links)
+      s += fmt::format(", {} outputs, kernel {}, groups {}{}", l.outputs, l.kernel, l.groups, l.norm ? "" : ", bare");
+    return s;
+  }
+};
+
+// Group sizes that fill, share and cut vectors; images smaller and larger than a tile; one image, and fewer than there
+// are threads; a residual behind every kind of end.
+const std::vector<ChainCase> chains = {
+    {{2, 7, 5, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},   // the basic smoother, 16 channels a group
+    {{3, 4, 4, 64}, {{64, 3, 4, relu}, {64, 3, 4}}, false, true, relu},   // a tile of four rows
+    {{1, 8, 8, 32}, {{32, 3, 4, relu}, {32, 3, 4}}, false, true, relu},   // 8
+    {{2, 5, 9, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},   // 4
+    {{2, 6, 33, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},  // rows of three tiles
+    {{5, 3, 7, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // a slab that is half empty
+    {{2, 9, 3, 12}, {{12, 3, 3, relu}, {12, 3, 3}}, false, true, relu},   // 4, and three groups
+    {{1, 1, 1, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},   // one pixel
+    {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},     // more images than chunks
+    {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},     // odd, one group
+    {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                   // a stem
+    {{2, 6, 5, 30}, {{20, 5, 1, hswish}}},                                // a large kernel, two slabs to one group
+    {{2, 7, 5, 32}, {{16, 1, 2, none, false}}},                           // a restriction, 16 → 8
+    {{2, 7, 5, 16}, {{8, 1, 2, none}}},                                   // with a normalisation, 8 → 4
+    {{3, 7, 5, 16}, {{32, 1, 2}}, true, true},                            // a coarse correction, 8 → 16
+    {{3, 7, 5, 8}, {{16, 1, 2}}, true, true},                             // 4 → 8
+    {{2, 5, 4, 64}, {{16, 1, 1, relu}, {16, 3, 1, relu}, {64, 1, 1, relu}}, false, true, relu},  // a bottleneck
+    {{2, 5, 4, 64}, {{32, 1, 2, relu}, {32, 3, 2, relu}, {64, 1, 2}}, false, true, relu},    // 32 → 16 → 16 → 32
+    {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation
+    {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, relu, false}}},
+    {{2, 40, 40, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several bands an image
+    {{1, 3, 130, 32}, {{16, 1, 2}}},
+};
+
+// What one step leaves behind. Index 0 is y, then per link raw, mean, variance, running mean and variance.
+struct Step {
+  const ChainCase& c;
+  DType dtype;
+  bool training, saves;
+  Write write;
+
+  Tensor map(const Shape& shape, uint64_t seed) const { return random(shape, seed).to(dtype); }
+  // A vector of channels.
+  static Tensor vector(int64_t n, uint64_t seed, double low = -1, double high = 1) {
+    return random({n}, seed, low, high);
+  }
+
+  Outputs outputs() const {
+    Outputs o{map(end(), 7)};
+    Shape x = c.x;
+    uint64_t seed = 100;
+    for (const LinkCase& l : c.links) {
+      x = {x[0], x[1], x[2], l.outputs};
+      o.push_back(map(x, ++seed));
+      o.push_back(vector(l.outputs, ++seed));
+      o.push_back(vector(l.outputs, ++seed));
+      o.push_back(vector(l.outputs, ++seed));
+      o.push_back(vector(l.outputs, ++seed, 0.5, 2));
+    }
+    o.push_back(map(c.x, ++seed));    // dx
+    o.push_back(map(c.x, ++seed));    // dminus
+    o.push_back(map(end(), ++seed));  // dresidual
+    int64_t inputs = c.x[3];
+    for (const LinkCase& l : c.links) {
+      o.push_back(random({l.outputs, l.kernel, l.kernel, inputs / l.groups}, ++seed));
+      o.push_back(vector(l.outputs, ++seed));
+      o.push_back(vector(l.outputs, ++seed));
+      inputs = l.outputs;
+    }
+    return o;
+  }
+  Shape end() const { return {c.x[0], c.x[1], c.x[2], c.links.back().outputs}; }
+
+  void operator()(Backend& b, Outputs& o) const {
+    Chain chain{{}, c.outer, training, saves};
+    ChainInput in{map(c.x, 1), c.minus ? map(c.x, 2) : Tensor(), c.residual ? map(end(), 3) : Tensor()};
+    std::vector<LinkState> states;
+    int64_t inputs = c.x[3];
+    uint64_t seed = 10;
+    size_t at = 1;
+    for (const LinkCase& l : c.links) {
+      const Shape w{l.outputs, l.kernel, l.kernel, inputs / l.groups};
+      const double bound = 1.5 / std::sqrt(static_cast<double>(w[1] * w[2] * w[3]));
+      Link link{
+          {1, l.kernel / 2, 1, l.groups}, random(w, ++seed, -bound, bound), {}, {}, {}, {}, 1e-5, 0.1, l.activation};
+      if (l.norm) {
+        link.gamma = vector(l.outputs, ++seed, 0.5, 1.5);
+        link.beta = vector(l.outputs, ++seed);
+        link.running_mean = o[at + 3];
+        link.running_var = o[at + 4];
+      }
+      states.push_back({o[at], o[at + 1], o[at + 2]});
+      chain.links.push_back(link);
+      inputs = l.outputs;
+      at += 5;
+    }
+    const bool bare = !c.residual && !c.links.back().norm && c.links.back().activation == none;
+    Tensor y = bare ? states.back().raw : o[0];
+    b.conv_chain(chain, in, states, y);
+    if (!saves) return;
+    ChainSinks sinks{{&o[at], write}, {}, {}, {}};
+    if (c.minus) sinks.minus = {&o[at + 1], write};
+    if (c.residual) sinks.residual = {&o[at + 2], write};
+    at += 3;
+    for (const LinkCase& l : c.links) {
+      sinks.links.push_back({{&o[at], write}, {}, {}});
+      if (l.norm) sinks.links.back().gamma = {&o[at + 1], write}, sinks.links.back().beta = {&o[at + 2], write};
+      at += 3;
+    }
+    b.conv_chain_backward(chain, in, states, map(end(), 4), sinks);
+  }
+};
+
+// ‖a − b‖ / ‖b‖: in bf16 single elements flip at a kink, which shows in a largest difference and not in a norm. Some
+// gradients are zero but for rounding, so that a norm counts as at least that of elements of 0.01.
+double relative(const Tensor& a, const Tensor& b) {
+  double error = 0, norm = 1e-4 * static_cast<double>(a.count());
+  const Tensor x = a.to(DType::f32);
+  for (int64_t i = 0; i < x.count(); ++i) {
+    const double u = x.data<float>()[i], v = b.data<float>()[i];
+    if (!std::isfinite(u)) return INFINITY;
+    error += (u - v) * (u - v);
+    norm += v * v;
+  }
+  return std::sqrt(error / norm);
+}
+
+}  // namespace
+
+TEST_CASE("cpu chains match the reference") {
+  for (const ChainCase& c : chains)
+    for (bool training : {true, false})
+      for (Write write : {Write::overwrite, Write::accumulate}) {
+        const Step step{c, DType::f32, training, true, write};
+        check_parity(c.str(), step.outputs(), norm_tolerance, step);
+      }
+}
+
+TEST_CASE("cpu chains without a backward to follow match the reference") {
+  for (const ChainCase& c : chains) {
+    const Step step{c, DType::f32, false, false, Write::overwrite};
+    const auto result = [&](Backend& b, Outputs& y) {
+      Outputs all = step.outputs();
+      step(b, all);
+      const bool bare = !c.residual && !c.links.back().norm && c.links.back().activation == none;
+      std::memcpy(y[0].raw(), all[bare ? 1 + 5 * (c.links.size() - 1) : 0].raw(), static_cast<size_t>(y[0].bytes()));
+    };
+    check_parity(c.str(), {random(step.end(), 9)}, norm_tolerance, result);
+  }
+}
+
+TEST_CASE("cpu chains in bf16 stay close to those in f32, and repeat bit for bit") {
+  // A stored bf16 is off by up to 2⁻⁹ of itself; a chain stores two to four of them between input and output.
+  constexpr double forward_tolerance = 0.02;
+  // Where a value lies that near to a kink its gradient is another: about one element in a hundred for every activation
+  // of a chain, of which there are up to three: √0.03 = 0.17 in the norm.
+  constexpr double gradient_tolerance = 0.17;
+  for (const ChainCase& c : chains)
+    for (bool training : {true, false}) {
+      CAPTURE(c.str());
+      CAPTURE(training);
+      const Step half{c, DType::bf16, training, true, Write::overwrite};
+      Outputs wide = Step{c, DType::f32, training, true, Write::overwrite}.outputs();
+      Step{c, DType::f32, training, true, Write::overwrite}(reference_backend(), wide);
+      for (int threads : {1, 2, 3}) {
+        CAPTURE(threads);
+        Machine machine(threads, "");
+        Outputs first = half.outputs(), second = half.outputs();
+        half(cpu_backend(), first);
+        half(cpu_backend(), second);
+        const size_t forward = 1 + 5 * c.links.size();
+        for (size_t i = 0; i < first.size(); ++i) {
+          CAPTURE(i);
+          CHECK(equal(first[i], second[i]));
+          // What was not written keeps its random start, which is rounded on one side.
+          CHECK(relative(first[i], wide[i]) <= (i < forward ? forward_tolerance : gradient_tolerance));
+        }
+      }
+    }
+}
