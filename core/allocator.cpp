@@ -1,5 +1,9 @@
 #include "core/allocator.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <map>
@@ -13,6 +17,7 @@ namespace mgic {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+constexpr int64_t huge_page = int64_t{1} << 21;
 constexpr int64_t max_bytes = int64_t{1} << 47;  // more than any machine has, and no arithmetic on sizes overflows
 
 // Eight classes a power of two: at most 1/8 of a block is wasted, and few sizes miss the cache.
@@ -27,9 +32,19 @@ int64_t size_class(int64_t bytes) {
   fail("out of memory: {} bytes were asked for; use a smaller batch or a smaller network", bytes);
 }
 
+// Large blocks lie in huge pages where the system has them: a map's channels are read in short pieces of every pixel,
+// which touches a page in every few.
+std::align_val_t alignment_of(int64_t size) { return size >= huge_page ? std::align_val_t{huge_page} : alignment; }
+
 std::byte* from_system(int64_t size) {
-  return static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment, std::nothrow));
+  auto* block = static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment_of(size), std::nothrow));
+#if defined(__linux__)
+  if (block != nullptr && size >= huge_page) madvise(block, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint
+#endif
+  return block;
 }
+
+void to_system(std::byte* block, int64_t size) { ::operator delete(block, alignment_of(size)); }
 
 }  // namespace
 
@@ -42,7 +57,7 @@ struct Allocator::State {
 
   void release() {
     for (auto& [bytes, blocks] : free)
-      for (std::byte* block : blocks) ::operator delete(block, alignment);
+      for (std::byte* block : blocks) to_system(block, bytes);
     free.clear();
     stats.cached_bytes = 0;
   }
