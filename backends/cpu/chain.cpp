@@ -584,8 +584,12 @@ void kernels_bf16(bool pairs, ChainKernels<bf16>& k) { fill_kernels(pairs, k); }
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <array>
 #include <bit>
 #include <cmath>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 
 #include "backends/cpu/cpu_backend.h"
@@ -689,6 +693,66 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* 
     return w[((channel * g.kernel + g.kernel - 1 - u) * g.kernel + g.kernel - 1 - v) * g.inputs + i];
   });
 }
+
+// ---- What evaluation makes of a link once, and not at every call ----
+
+// The link's weights with its normalisation in them, and what is left of that to be added.
+struct Folded {
+  Tensor weight, bias;       // as the link's; where its convolution runs in oneDNN
+  Scratch<uint32_t> packed;  // where it runs here
+  Scratch<float> padded_bias;
+};
+
+// Kept by the weights they were made of, for as long as none of a link's tensors changes. The handles keep a storage's
+// address from being used again; storages that nobody else holds any more are dropped as new ones come.
+class FoldCache {
+ public:
+  static FoldCache& instance() {
+    static FoldCache cache;
+    return cache;
+  }
+  template <class F>
+  std::shared_ptr<const Folded> get(const Link& link, int64_t kind, F&& make) {
+    std::lock_guard lock(mutex_);
+    Entry& e = entries_[{link.weight.raw(), kind}];
+    if (e.folded && e.versions == versions(link) && same(e.link, link)) return e.folded;
+    const auto folded = std::make_shared<const Folded>(make());
+    e = {link, versions(link), folded};
+    if (entries_.size() > sweep_at_) {
+      std::erase_if(entries_, [](const auto& item) { return item.second.link.weight.unique(); });
+      sweep_at_ = std::max<size_t>(2 * entries_.size(), 256);
+    }
+    return folded;
+  }
+
+ private:
+  using Versions = std::array<uint64_t, 5>;
+  struct Entry {
+    Link link;
+    Versions versions{};
+    std::shared_ptr<const Folded> folded;
+  };
+  static std::array<const Tensor*, 5> tensors(const Link& l) {
+    return {&l.weight, &l.gamma, &l.beta, &l.running_mean, &l.running_var};
+  }
+  static Versions versions(const Link& l) {
+    Versions v{};
+    for (size_t i = 0; i < v.size(); ++i)
+      if (tensors(l)[i]->defined()) v[i] = tensors(l)[i]->version();
+    return v;
+  }
+  static bool same(const Link& a, const Link& b) {
+    for (size_t i = 0; i < 5; ++i) {
+      const Tensor &x = *tensors(a)[i], &y = *tensors(b)[i];
+      if (x.defined() != y.defined() || (x.defined() && x.raw() != y.raw())) return false;
+    }
+    return a.eps == b.eps;
+  }
+
+  std::mutex mutex_;
+  std::map<std::pair<const void*, int64_t>, Entry> entries_;
+  size_t sweep_at_ = 256;
+};
 
 // Gradients of weights as the kernels hold them, one set a thread.
 class WeightGradients {
@@ -845,24 +909,27 @@ template <class T>
 void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
   const auto kernels = kernels_of<T>();
   std::vector<FoldedLink> links;
-  std::vector<Scratch<uint32_t>> weights;
-  std::vector<Scratch<float>> biases;
+  std::vector<std::shared_ptr<const Folded>> keep;
   int64_t slabs = 1, halo = 0;
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
     const Grouped g = grouped_of(link.conv, x, link.weight.shape());
     x = {x[0], x[1], x[2], g.out_channels()};
-    const float* w = link.weight.data<float>();
-    if (link.gamma.defined()) {
+    const int64_t lanes = HWY_DYNAMIC_DISPATCH(lanes_of)(g.outputs);
+    keep.push_back(FoldCache::instance().get(link, 2 * lanes + kernels.pairs, [&] {
+      const float* w = link.weight.data<float>();
+      if (!link.gamma.defined())
+        return Folded{{}, {}, forward_weights(g, kernels.pairs, w), channel_vector(g.out_channels(), [](int64_t) {
+                        return 0.0f;
+                      })};
       const NormVectors norm(norm_of(link, {}, false));
-      weights.push_back(forward_weights(g, kernels.pairs, w, norm.scale.data()));
-      biases.push_back(
-          channel_vector(g.out_channels(), [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; }));
-    } else {
-      weights.push_back(forward_weights(g, kernels.pairs, w));
-      biases.push_back(channel_vector(g.out_channels(), [](int64_t) { return 0.0f; }));
-    }
-    links.push_back({g, weights.back().data(), biases.back().data(), link.activation});
+      return Folded{
+          {},
+          {},
+          forward_weights(g, kernels.pairs, w, norm.scale.data()),
+          channel_vector(g.out_channels(), [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; })};
+    }));
+    links.push_back({g, keep.back()->packed.data(), keep.back()->padded_bias.data(), link.activation});
     slabs = std::max({slabs, g.in_slabs(), g.out_slabs()});
     if (links.size() > 1) halo += g.border();
   }
@@ -1021,17 +1088,19 @@ void CpuBackend::evaluate_folded(const Chain& chain, const ChainInput& in, std::
     const int64_t outputs = link.weight.shape()[0], count = link.weight.count() / std::max<int64_t>(outputs, 1);
     Tensor weight = link.weight, bias;
     if (link.gamma.defined()) {
-      const NormVectors norm(norm_of(link, {}, false));
-      weight = Tensor::empty_like(link.weight);
-      bias = Tensor::empty_like(link.beta);
-      const float* w = link.weight.data<float>();
-      float *folded = weight.data<float>(), *b = bias.data<float>();
-      parallel_ranges(outputs, count, [&](int64_t begin, int64_t end) {
-        for (int64_t o = begin; o < end; ++o) {
-          for (int64_t k = o * count; k < (o + 1) * count; ++k) folded[k] = w[k] * norm.scale[o];
-          b[o] = norm.beta[o] - norm.mean[o] * norm.scale[o];
+      const auto folded = FoldCache::instance().get(link, 0, [&] {
+        const NormVectors norm(norm_of(link, {}, false));
+        Folded f{Tensor::empty_like(link.weight), Tensor::empty_like(link.beta), Scratch<uint32_t>(0),
+                 Scratch<float>(0)};
+        const float* w = link.weight.data<float>();
+        for (int64_t o = 0; o < outputs; ++o) {
+          for (int64_t k = o * count; k < (o + 1) * count; ++k) f.weight.data<float>()[k] = w[k] * norm.scale[o];
+          f.bias.data<float>()[o] = norm.beta[o] - norm.mean[o] * norm.scale[o];
         }
+        return f;
       });
+      weight = folded->weight;
+      bias = folded->bias;
     }
     // An activation in front of the residual stands between the convolution and the addition.
     const bool apart = adds && link.activation != Activation::none;

@@ -201,3 +201,23 @@ TEST_CASE("cpu chains in bf16 stay close to those in f32, and repeat bit for bit
       }
     }
 }
+
+TEST_CASE("cpu chains are folded anew when a weight or a statistic has changed") {
+  const ChainCase c{{2, 6, 5, 32}, {{32, 3, 2}}};
+  const Tensor x = random(c.x, 1);
+  Tensor weight = random({32, 3, 3, 16}, 2), gamma = random({32}, 3), beta = random({32}, 4), mean = random({32}, 5),
+         variance = random({32}, 6, 0.5, 2);
+  const auto evaluate = [&](Backend& b) {
+    Chain chain{{{{1, 1, 1, 2}, weight, gamma, beta, mean, variance}}, none, false, false};
+    Tensor y = Tensor::empty(x.shape(), DType::f32, Device::cpu);
+    std::vector<LinkState> states{{Tensor::empty_like(y), {}, {}}};
+    b.conv_chain(chain, {x, {}, {}}, states, y);
+    return y;
+  };
+  uint64_t seed = 20;
+  for (Tensor* changed : {&weight, &gamma, &beta, &mean, &variance}) {
+    evaluate(cpu_backend());
+    changed->copy_from(random(changed->shape(), ++seed, 0.5, 2));
+    CHECK(distance(evaluate(cpu_backend()), evaluate(reference_backend())) <= norm_tolerance);
+  }
+}
