@@ -65,6 +65,7 @@ struct Case {
   double macs, bytes;
   std::function<void(size_t set)> call;
   std::vector<double> passes;  // ms a call
+  double triad_gb_s = 0;       // the median of those between the passes
   double ms() const { return median(passes); }
 };
 
@@ -113,7 +114,7 @@ void add_cases(Backend& backend, const Stage& stage, Kind kind, int64_t group, D
         {stage, kind, group, d, macs, maps_bytes + static_cast<double>((d == 2 ? *dw : w).bytes()), calls[d], {}});
 }
 
-std::vector<Case> measure(Backend& backend, const Stage& stage, DType dtype, const Options& o) {
+std::vector<Case> measure(Backend& backend, const Stage& stage, DType dtype, const Options& o, Triad& triad) {
   Rng rng(1, Purpose::test);
   const Shape shape{o.batch, stage.size, stage.size, stage.channels};
   const int64_t set_bytes = 2 * shape.count() * size_of(dtype);
@@ -123,15 +124,21 @@ std::vector<Case> measure(Backend& backend, const Stage& stage, DType dtype, con
   std::vector<Case> cases;
   for (const Kind kind : {Kind::conv3x3, Kind::restriction, Kind::prolongation})
     for (const int64_t group : group_sizes) add_cases(backend, stage, kind, group, dtype, maps, rng, cases);
+  std::vector<double> bandwidths;
   for (int64_t round = -1; round < o.rounds; ++round) {  // the first is warm-up
-    for (Case& c : cases) {
+    for (size_t k = 0; k < cases.size(); ++k) {
+      Case& c = cases[k];
+      if (k % 9 == 0) bandwidths.push_back(triad.run());
       const auto start = std::chrono::steady_clock::now();
       for (size_t i = 0; i < sets; ++i) c.call(i);
       const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
       if (round >= 0) c.passes.push_back(spent.count() / static_cast<double>(sets));
     }
   }
-  for (Case& c : cases) c.call = nullptr;  // it refers to the maps
+  for (Case& c : cases) {
+    c.triad_gb_s = median(bandwidths);
+    c.call = nullptr;  // it refers to the maps
+  }
   return cases;
 }
 
@@ -143,13 +150,13 @@ struct Row {
   double judged() const { return c.kind == Kind::conv3x3 ? per_mac : over_limit(); }
 };
 
-std::vector<Row> rows_of(const std::vector<Case>& cases, double gflops, double gb_s) {
+std::vector<Row> rows_of(const std::vector<Case>& cases, double gflops) {
   std::vector<Row> rows;
   for (const Case& c : cases) {
     const auto base = std::ranges::find_if(cases, [&](const Case& b) {
       return b.stage.size == c.stage.size && b.kind == c.kind && b.direction == c.direction && b.group == 16;
     });
-    const double limit = 1e3 * std::max(2 * c.macs / (1e9 * gflops), c.bytes / (1e9 * gb_s));
+    const double limit = 1e3 * std::max(2 * c.macs / (1e9 * gflops), c.bytes / (1e9 * c.triad_gb_s));
     rows.push_back({c, limit, (c.ms() / c.macs) / (base->ms() / base->macs)});
   }
   return rows;
@@ -163,6 +170,7 @@ Json json_of(const Row& r) {
           {"ms", r.c.ms()},
           {"gflops", 2e-6 * r.c.macs / r.c.ms()},
           {"gb_s", 1e-6 * r.c.bytes / r.c.ms()},
+          {"triad_gb_s", r.c.triad_gb_s},
           {"limit_ms", r.limit_ms},
           {"over_limit", r.over_limit()},
           {"per_mac", r.per_mac},
@@ -183,7 +191,8 @@ void print_table(const std::vector<Row>& rows, std::string_view dtype) {
 
 int run(const Options& o) {
   Backend& backend = backend_of(Device::cpu);
-  const Machine machine = measure_machine(backend.threads(), o.seconds, o.footprint_mb);
+  Triad triad(backend.threads(), o.footprint_mb);
+  const Machine machine = measure_machine(backend.threads(), o.seconds, triad);
   Json json{{"machine", machine.json()}, {"batch", o.batch}, {"footprint_mb", o.footprint_mb}, {"rounds", o.rounds}};
   if (!o.json)
     fmt::print("{}, {} threads: f32 {:.0f} Gflop/s, bf16 {:.0f} Gflop/s, triad {:.1f} GB/s; batch {}, {} MiB a pass\n",
@@ -200,8 +209,9 @@ int run(const Options& o) {
     const double gflops =
         dtype == DType::bf16 && machine.bf16_gflops() > 0 ? machine.bf16_gflops() : machine.f32_gflops();
     std::vector<Case> cases;
-    for (const Stage& stage : stages) std::ranges::move(measure(backend, stage, dtype, o), std::back_inserter(cases));
-    const std::vector<Row> rows = rows_of(cases, gflops, machine.triad_gb_s);
+    for (const Stage& stage : stages)
+      std::ranges::move(measure(backend, stage, dtype, o, triad), std::back_inserter(cases));
+    const std::vector<Row> rows = rows_of(cases, gflops);
     for (const Row& r : rows) json[name].push_back(json_of(r));
     if (!o.json) print_table(rows, name);
   }

@@ -29,5 +29,6 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  std::puts(mgic::bench::measure_machine(threads, seconds, array_mb).json().dump(2).c_str());
+  mgic::bench::Triad triad(threads, array_mb);
+  std::puts(mgic::bench::measure_machine(threads, seconds, triad).json().dump(2).c_str());
 }
