@@ -15,8 +15,8 @@ convolutions of one smoother, or of one dense block, are one unit, since between
     prolongation x + N(P (c − r))                    reads x, c and r, writes x
     classifier                                       reads and writes vectors
 
-flops   2 · multiply-accumulates of its convolutions and linear layers · batch; times 3 in a training step (forward, data
-        gradient, weight gradient), 2 for a unit that reads the image. Normalisation, activation and additions: none.
+flops   2 · multiply-accumulates of its convolutions and linear layers · batch; times 3 in a training step (forward,
+        data gradient, weight gradient), 2 for a unit that reads the image. Normalisation, activation, additions: none.
 bytes   the feature maps that it reads and writes, each once, 4 bytes an element in f32 and 2 in bf16. In training, the
         backward pass reads the gradient of each output and the inputs again, and writes the gradient of each input
         (not that of the image). Not counted: weights and their gradients, the optimizer's update, pooling, the loss,
@@ -136,7 +136,8 @@ def main():
     print(f"f32 {machine['f32_gflops']:.0f} Gflop/s, bf16 {machine['bf16_gflops']:.0f} Gflop/s, "
           f"triad {machine['triad_gb_s']:.1f} GB/s; batch {a.batch}\n")
     width = max(len(u["name"]) for u in units)
-    print(f"{'unit':<{width}}  {'kind':<12} {'Mflop':>9} {'MB':>8} {'flop/byte':>9} {'ms':>8}  bound by    (training, f32)")
+    print("training, f32")
+    print(f"{'unit':<{width}}  {'kind':<12} {'Mflop':>9} {'MB':>8} {'flop/byte':>9} {'ms':>8}  bound by")
     for u in units:
         flops, size = costs(u, a.batch, "f32", True)
         bound = "arithmetic" if flops / machine["f32_gflops"] > size / machine["triad_gb_s"] else "memory"

@@ -3,11 +3,11 @@
 
     bench/measure.py --mgic build/bin/mgic --out bench/results/latest.json [--quick] [--rounds 7] [--peer PYTHON]…
 
-A round measures, one after the other, the machine (bench_peak), and for each network and precision ours and then every
-peer's best variants, so that whatever else the machine does meets all of them alike. Medians over the rounds are compared.
-Ours is `mgic bench`, a process of its own each time; a peer is one process for the whole run, since compiling takes
-minutes (peers/bench_torch.py --serve). Which variants are a peer's best is found before: each is built and timed once, and
-those within a quarter of the fastest, three at most, go into the rounds.
+A round measures, one after the other, for each network and precision: the machine (bench_peak), ours, and every
+peer's best variants, so that whatever else the machine does meets all of them alike. Medians over the rounds are
+compared. Ours is `mgic bench`, a process of its own each time; a peer is one process for the whole run, since compiling
+takes minutes (peers/bench_torch.py --serve). Which variants are a peer's best is found before: each is built and timed
+once, and those within a quarter of the fastest, three at most, go into the rounds.
 """
 import argparse
 import collections
@@ -87,7 +87,7 @@ class Ours:
             command += ["--set", f"train.precision={precision}"]
         done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode == 2 and precision != "f32":
-            self.not_built[precision] = done.stderr.strip().splitlines()[0]
+            self.not_built[precision] = done.stderr.strip().splitlines()[0].replace(config + ": ", "")
             say(f"ours: {precision} is not built yet ({self.not_built[precision]})")
             return None
         if done.returncode:
@@ -208,13 +208,14 @@ def combine(results):
     for r in results:
         for layer in r["layers"]:
             rows.setdefault(layer["name"], []).append(layer)
-    out["layers"] = [{"name": name, **{k: statistics.median(l[k] for l in found) for k in ("forward_ms", "backward_ms")}}
+    out["layers"] = [{"name": name, "forward_ms": statistics.median(l["forward_ms"] for l in found),
+                      "backward_ms": statistics.median(l["backward_ms"] for l in found)}
                      for name, found in rows.items()]
     return out
 
 
 def combine_machine(found):
-    """Peaks: the best of all rounds. The triad: the median, since it is compared with medians, and the best beside it."""
+    """Peaks: the best of all rounds. The triad: the median, as it is compared with medians, and the best beside it."""
     out = {**found[0]}
     for key in ("f32_gflops", "bf16_gflops"):
         out[key] = max(m[key] for m in found)
@@ -358,7 +359,8 @@ def main():
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
             "quick": a.quick, "rounds": rounds, "runs": runs, "batch": BATCH, "image": IMAGE,
             "machine": {**machine, "system": platform.platform()},
-            "versions": {"mgic": first_line(a.mgic, "--version") + " " + first_line("git", "describe", "--always", "--dirty"),
+            "versions": {"mgic": first_line(os.path.abspath(a.mgic), "--version"),
+                         "commit": first_line("git", "describe", "--always", "--dirty"),
                          "onednn": onednn_version(a.mgic), "compiler": first_line("c++", "--version")},
             "not_built": ours.not_built, "left_out": left_out, "ours": {}, "limits": {}, "units": {}, "peers": [],
         }

@@ -8,6 +8,7 @@
 import argparse
 import itertools
 import json
+import math
 import pathlib
 import re
 import sys
@@ -59,11 +60,13 @@ def machine_section(r):
         "",
         f"- Peaks of register-only loops: f32 {m['f32_gflops']:.0f} Gflop/s{bf16}. STREAM triad: median of the run "
         f"{m['triad_gb_s']:.1f} GB/s, best {m['triad_best_gb_s']:.1f} GB/s.",
-        f"- {v['mgic']}, oneDNN {v['onednn']}, {v['compiler']}.",
+        f"- {v['mgic']} ({v['commit']}), oneDNN {v['onednn']}, {v['compiler']}.",
     ]
     for p in r["peers"]:
         lines.append(f"- {p['name']} ({p['torch']}, `{p['python']}`, oneDNN {p['onednn'] or 'unknown'}, "
                      f"{p['threads']} threads).")
+        if p["failed"]:
+            lines[-1] += " Failed: " + "; ".join(f"{k} ({why})" for k, why in p["failed"].items()) + "."
     lines += [f"- Left out: {text}." for text in r["left_out"]]
     lines += [f"- Not built yet: {k} ({why})." for k, why in r["not_built"].items()]
     lines.append(f"- {r['rounds']} alternating rounds, {r['runs']} steps of each variant a round; batch {r['batch']}, "
@@ -93,7 +96,8 @@ def peers_section(r):
             if ratio and most:
                 holds.append(ratio <= most)
         near = mine and mine[kind] <= OVER_LIMIT * limit[kind]
-        row.append("" if not holds else "yes" if all(holds) else f"within {OVER_LIMIT} of the limit" if near else "**no**")
+        fallback = near and holds and not all(holds)
+        row.append(f"within {OVER_LIMIT} of the limit" if fallback else mark(all(holds)) if holds else "")
         rows.append(row)
     return table(head, rows)
 
@@ -107,7 +111,8 @@ def own_section(r):
                 continue
             ratio = other["train_step_ms"] / mine["train_step_ms"]
             rows.append([f"{TITLES[net]}, {precision}", f"{mine['train_step_ms']:.1f}", f"{other['train_step_ms']:.1f}",
-                         f"{other['macs'] / mine['macs']:.1f}", f"{ratio:.2f}", f"{least}" if precision == "f32" else "",
+                         f"{other['macs'] / mine['macs']:.1f}", f"{ratio:.2f}",
+                         f"{least}" if precision == "f32" else "",
                          mark(ratio >= least) if precision == "f32" else "",
                          f"{other['infer_ms'] / mine['infer_ms']:.2f}"])
     return table(["", "MGIC step, ms", "our dense step, ms", "less arithmetic", "times faster", "at least", "holds",
@@ -127,7 +132,7 @@ def memory_section(r):
                 row += ["", "", ""]
                 continue
             ratio = mine["peak_rss_mb"] / theirs["peak_rss_mb"]
-            row += [f"{theirs['peak_rss_mb']} ({theirs['variant'].rsplit(' ', 1)[0]})", f"{p['rss_mb']}", f"{ratio:.2f}"]
+            row += [f"{theirs['peak_rss_mb']} ({theirs['variant'].rsplit(' ', 1)[0]})", p["rss_mb"], f"{ratio:.2f}"]
         rows.append(row)
     head = ["MiB", "ours"]
     for p in r["peers"]:
@@ -166,7 +171,8 @@ def convolutions_section(r):
         rows = []
         for kind, group in itertools.product(("3x3", "restrict", "prolong"), (16, 8, 4)):
             for direction in ("forward", "data", "weights"):
-                found = [x for x in c[precision] if (x["kind"], x["group_size"], x["direction"]) == (kind, group, direction)]
+                found = [x for x in c[precision]
+                         if (x["kind"], x["group_size"], x["direction"]) == (kind, group, direction)]
                 judged = [x["per_mac" if kind == "3x3" else "over_limit"] for x in found]
                 most = found[0]["allowed"]
                 rows.append([{"3x3": "3×3", "restrict": "R, 1×1", "prolong": "P, 1×1"}[kind], group, direction]
@@ -179,8 +185,9 @@ def convolutions_section(r):
 
 
 def timed_units(r, net, precision):
-    """Units with the time that they took in training: [{kind, name, ms, flops, bytes, limit}]. A row of `mgic bench` that
-    covers several units (a fused pass) becomes one."""
+    """Units with the time that they took in training: [{kind, name, ms, flops, bytes, limit}].
+
+    A row of `mgic bench` that covers several units (a fused pass) becomes one."""
     mine = r["ours"][net][precision]
     names = {l["name"] for l in mine["layers"]}
     out = []
@@ -209,20 +216,19 @@ def account_section(r):
         for kind in dict.fromkeys(u["kind"] for u in units):
             mine_of = [u for u in units if u["kind"] == kind]
             ms, limit = sum(u["ms"] for u in mine_of), sum(u["limit"] for u in mine_of)
-            rows.append([kind, len(mine_of), f"{ms:.1f}", f"{100 * ms / step:.0f} %", f"{limit:.1f}", f"{ms / limit:.2f}",
-                         f"{1e-6 * sum(u['flops'] for u in mine_of) / ms:.0f}",
+            rows.append([kind, len(mine_of), f"{ms:.1f}", f"{100 * ms / step:.0f} %", f"{limit:.1f}",
+                         f"{ms / limit:.2f}", f"{1e-6 * sum(u['flops'] for u in mine_of) / ms:.0f}",
                          f"{1e-6 * sum(u['bytes'] for u in mine_of) / ms:.1f}", f"{ms - limit:.1f}"])
         every = sum(l["forward_ms"] + l["backward_ms"] for l in mine["layers"])
         rest = every - sum(u["ms"] for u in units)
-        rows.append(["loss, pooling, …", "", f"{rest:.1f}", f"{100 * rest / step:.0f} %", "", "", "", "", f"{rest:.1f}"])
-        rows.append(["update, engine", "", f"{step - every:.1f}", f"{100 * (step - every) / step:.0f} %", "", "", "", "",
-                     f"{step - every:.1f}"])
+        for what, ms in (("loss, pooling, …", rest), ("update, engine", step - every)):
+            rows.append([what, "", f"{ms:.1f}", f"{100 * ms / step:.0f} %", "", "", "", "", f"{ms:.1f}"])
         total = sum(u["limit"] for u in units)
         rows.append(["**step**", "", f"{step:.1f}", "100 %", f"{total:.1f}", f"{step / total:.2f}", "", "",
                      f"{step - total:.1f}"])
         text += f"\n{TITLES[net]}, {precision}, training step:\n\n"
-        text += table(["unit", "number", "ms", "share", "limit, ms", "ms / limit", "Gflop/s", "GB/s", "above its limit, ms"],
-                      rows)
+        text += table(["unit", "number", "ms", "share", "limit, ms", "ms / limit", "Gflop/s", "GB/s",
+                       "above its limit, ms"], rows)
     return text
 
 
@@ -245,7 +251,9 @@ HEADINGS = {"machine": "The machine", "peers": "Against PyTorch", "own": "Agains
 
 
 # Okabe and Ito's colours, which all eyes can tell apart.
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = "#222222", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
+BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+DASHES = (0, (3, 1.5))
 
 
 def style(plt):
@@ -283,7 +291,7 @@ def plot_times(r, plt, path):
                     ax.annotate("not built", (x, 0), (0, 3), textcoords="offset points", ha="center", va="bottom",
                                 rotation=90, fontsize=8, color="#777777")
         for i, (net, precision) in enumerate(cells):
-            ax.plot([i - 0.42, i + 0.42], [r["limits"][net][precision][kind]] * 2, color=BLACK, lw=1.2, ls=(0, (3, 1.5)),
+            ax.plot([i - 0.42, i + 0.42], [r["limits"][net][precision][kind]] * 2, color=BLACK, lw=1.2, ls=DASHES,
                     label="limit of the machine" if i == 0 else None)
         ax.set_xticks(range(len(cells)), [f"{TITLES[n]}\n{p}" for n, p in cells])
         ax.grid(axis="x", visible=False)
@@ -326,11 +334,10 @@ def plot_roofline(r, plt, path):
         ax.set_ylim(bottom=max(1, 0.5 * min(1e-6 * u["flops"] / u["ms"] for u in points)), top=2 * peak)
         # The slope's text lies along the line: its angle in the plot follows from the limits of both axes.
         fig.canvas.draw()
-        x0 = left * (knee / left) ** 0.30
-        (ax0, ay0), (ax1, ay1) = ax.transData.transform([(x0, x0 * m["triad_gb_s"]), (2 * x0, 2 * x0 * m["triad_gb_s"])])
-        import math
-        ax.annotate(f"triad, {m['triad_gb_s']:.0f} GB/s", (x0, x0 * m["triad_gb_s"]), (-3, 4), textcoords="offset points",
-                    rotation=math.degrees(math.atan2(ay1 - ay0, ax1 - ax0)), rotation_mode="anchor", fontsize=9)
+        x, y = left * (knee / left) ** 0.3, left * (knee / left) ** 0.3 * m["triad_gb_s"]
+        (x0, y0), (x1, y1) = ax.transData.transform([(x, y), (2 * x, 2 * y)])
+        ax.annotate(f"triad, {m['triad_gb_s']:.0f} GB/s", (x, y), (-3, 4), textcoords="offset points", fontsize=9,
+                    rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)), rotation_mode="anchor")
         ax.set_title(f"Units of the training step, {precision}", loc="left", fontsize=11)
     axes[0][0].set_ylabel("Gflop/s")
     axes[0][-1].legend(loc="lower right", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
@@ -346,7 +353,7 @@ def plot_widths(r, plt, path):
             cs = [x["channels"] for x in rows]
             ax.plot(cs, [x[kind] for x in rows], "o-", color=colour, ms=5,
                     label=f"{TITLES[block]}: exponent {w[block]['exponent'][kind]:.2f}")
-            ax.plot(cs, [x["limit_ms"][kind] for x in rows], color=colour, lw=1, ls=(0, (3, 1.5)),
+            ax.plot(cs, [x["limit_ms"][kind] for x in rows], color=colour, lw=1, ls=DASHES,
                     label=f"its limit: {w[block]['limit_exponent'][kind]:.2f}")
         ticks = [x["channels"] for x in max((w["mgic"]["rows"], w["dense"]["rows"]), key=len)]
         ax.set(xscale="log", yscale="log", xlabel="channels C")
