@@ -18,9 +18,10 @@ convolutions of one smoother, or of one dense block, are one unit, since between
 flops   2 · multiply-accumulates of its convolutions and linear layers · batch; times 3 in a training step (forward,
         data gradient, weight gradient), 2 for a unit that reads the image. Normalisation, activation, additions: none.
 bytes   the feature maps that it reads and writes, each once, 4 bytes an element in f32 and 2 in bf16. In training, the
-        backward pass reads the gradient of each output and the inputs again, and writes the gradient of each input
-        (not that of the image). Not counted: weights and their gradients, the optimizer's update, pooling, the loss,
-        whatever is read a second time (batch statistics need the whole output before the first of it can be used).
+        backward pass reads the gradient of the output and, for the weights, what was convolved, and writes the
+        gradient of that (not the image's). What is only added needs neither: its gradient is the output's. Not
+        counted: weights and their gradients, the optimizer's update, pooling, the loss, whatever is read a second
+        time (batch statistics need the whole output before the first of it can be used).
 
 So it is a lower bound: a real step cannot reach it. bench_peak measures the roofs.
 """
@@ -39,7 +40,9 @@ BYTES = {"f32": 4, "bf16": 2}
 
 
 def units_of(summary, image):
-    """[{name, kind, macs, reads, writes, first}]: elements and multiply-accumulates for one sample, in order."""
+    """[{name, kind, macs, reads, writes, saved, gradient, first}] in order; counts of elements for one sample.
+
+    saved is what the backward pass reads again, gradient what it writes."""
     rows = {}
     for layer in summary["layers"]:
         name = PART.sub("", layer["name"])
@@ -53,14 +56,16 @@ def units_of(summary, image):
         name, out = row["name"], row["out"]
         level = LEVEL.match(name)
         kind = KINDS[level[2]] if level else name.rsplit(".", 1)[-1]
-        reads, writes = current, out
+        reads, saved, gradient = current, None, None  # None: as what was read
         if level:
             block, l = level[1], int(level[3])
             if level[2] == "restrict":
                 reads = levels.setdefault((block, l), current)
                 levels[block, l + 1] = out
             elif level[2] == "prolong":
-                reads = out + 2 * levels[block, l + 1]
+                gradient = levels[block, l + 1]  # that of the difference c − r
+                saved = 2 * gradient
+                reads = out + saved
             else:
                 reads = out
                 levels[block, l] = out
@@ -69,9 +74,11 @@ def units_of(summary, image):
         elif kind not in ("stem", "transition", "shortcut"):
             kind = "block"
             if name + ".shortcut" in rows:
-                reads = current + out
-        units.append({"name": name, "kind": kind, "macs": row["macs"], "reads": reads, "writes": writes,
-                      "first": not units})
+                reads, saved, gradient = current + out, current, current
+        first = not units
+        units.append({"name": name, "kind": kind, "macs": row["macs"], "reads": reads, "writes": out,
+                      "saved": reads if saved is None else saved,
+                      "gradient": 0 if first else reads if gradient is None else gradient, "first": first})
         if kind != "shortcut":
             current = out
     return units
@@ -82,7 +89,7 @@ def costs(unit, batch, precision, training):
     passes = 1 if not training else 2 if unit["first"] else 3
     elements = unit["reads"] + unit["writes"]
     if training:
-        elements += unit["writes"] + unit["reads"] * (1 if unit["first"] else 2)
+        elements += unit["writes"] + unit["saved"] + unit["gradient"]
     return 2 * unit["macs"] * batch * passes, elements * batch * BYTES[precision]
 
 
