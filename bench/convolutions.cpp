@@ -201,7 +201,7 @@ int run(const Options& o) {
   for (const DType dtype : o.dtypes) {
     const std::string name(name_of(dtype));
     if (!backend.supports("conv2d", dtype)) {
-      json["not_built"].push_back(name);
+      json["not_built"][name] = "the cpu backend has no conv2d for it";
       if (!o.json) fmt::print("\n{}: not built yet\n", name);
       continue;
     }

@@ -81,6 +81,8 @@ def units_of(summary, image):
                       "gradient": 0 if first else reads if gradient is None else gradient, "first": first})
         if kind != "shortcut":
             current = out
+    if sum(u["macs"] for u in units) != summary["macs"]:
+        sys.exit("error: bench/limits.py: the units' multiply-accumulates are not those of the network")
     return units
 
 

@@ -262,19 +262,17 @@ def measure_widths(ours, machine, rounds, quick):
 
 
 def memory_of(peer, best, precisions):
-    """Peak memory of a process that ran one variant alone: the fastest of each kind of step."""
+    """Peak memory of a process that trained with one variant alone, the fastest."""
     out = {}
     for net, precision in itertools.product([n for n in NETWORKS if NETWORKS[n]["peer"]], precisions):
-        for kind in KINDS:
-            variants = best.get((net, kind, precision))
-            if not variants:
-                continue
-            alone = Peer(peer.python, peer.environment)
-            reply = alone.ask(net, kind, variants[0], 3)
-            alone.stop()
-            if "ms" in reply:
-                out.setdefault(net, {}).setdefault(precision, {})[kind] = {"variant": variants[0],
-                                                                           "peak_rss_mb": reply["peak_rss_mb"]}
+        variants = best.get((net, "train_step_ms", precision))
+        if not variants:
+            continue
+        alone = Peer(peer.python, peer.environment)
+        reply = alone.ask(net, "train_step_ms", variants[0], 3)
+        alone.stop()
+        if "ms" in reply:
+            out.setdefault(net, {})[precision] = {"variant": variants[0], "peak_rss_mb": reply["peak_rss_mb"]}
     return out
 
 

@@ -127,7 +127,7 @@ def memory_section(r):
             continue
         row = [f"{TITLES[net]}, {precision}", f"{mine['peak_rss_mb']:.0f}"]
         for p in r["peers"]:
-            theirs = p["memory"].get(net, {}).get(precision, {}).get("train_step_ms")
+            theirs = p["memory"].get(net, {}).get(precision)
             if not theirs:
                 row += ["", "", ""]
                 continue
