@@ -1,0 +1,58 @@
+// What the machine can do: the two roofs that every measured time is compared with.
+//
+//   limit = max(flops / peak of fused multiply-adds, bytes / bandwidth of the triad)
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace mgic::bench {
+
+// The rate of one register-only loop on all threads; a multiply-add counts as two flops.
+struct Peak {
+  std::string instructions;  // "vfmadd231ps zmm"
+  int vector_bits = 0;
+  double gflops = 0;
+};
+
+// STREAM's triad a = b + s c on three arrays of `array_mb` MiB each. A run takes some tens of milliseconds, so that it
+// can stand between the things that are timed: on a shared machine the bandwidth changes from minute to minute.
+class Triad {
+ public:
+  Triad(int threads, int64_t array_mb);
+  double run();            // GB/s as STREAM counts it: three arrays, ordinary stores
+  double run_streaming();  // the same with stores that bypass the caches; 0 where there is no such store
+
+ private:
+  using Loop = void (*)(float*, const float*, const float*, float, int64_t);
+  double run(Loop loop);
+  struct Free {
+    void operator()(float* p) const;
+  };
+  int threads_;
+  int64_t part_;  // elements a thread
+  std::unique_ptr<float[], Free> a_, b_, c_;
+};
+
+struct Machine {
+  std::string cpu;
+  int threads = 1;
+  std::vector<Peak> f32, bf16;  // the widths that this processor has, each at its best repetition; bf16 may be empty
+  double triad_gb_s = 0, triad_median_gb_s = 0;  // best and median repetition
+  double triad_streaming_gb_s = 0;               // best
+
+  double f32_gflops() const;   // the best width
+  double bf16_gflops() const;  // 0 where the processor has no bf16 dot product
+  nlohmann::json json() const;
+};
+
+// Measures for about `seconds`. The peaks are the best repetitions: a limit is what the machine can do, not what its
+// other tenants leave of it.
+Machine measure_machine(int threads, double seconds, Triad& triad);
+
+double median(std::vector<double> values);
+
+}  // namespace mgic::bench
