@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "data/fashion_mnist.h"
+#include "data/fashion_scenes.h"
 #include "data/idx.h"
 #include "data/random_images.h"
 #include "data/shapes.h"
+#include "data/solids.h"
 
 namespace mgic {
 namespace {
@@ -22,6 +24,7 @@ class FirstSamples : public Dataset {
   SampleShape shape() const override { return whole_->shape(); }
   int64_t classes() const override { return whole_->classes(); }
   std::vector<std::string> class_names() const override { return whole_->class_names(); }
+  bool segmentation() const override { return whole_->segmentation(); }
   void get(int64_t index, Sample& sample) const override {
     check(index < size_, "sample {} was asked for, but the data set is limited to {}", index, size_);
     whole_->get(index, sample);
@@ -34,7 +37,10 @@ class FirstSamples : public Dataset {
 
 }  // namespace
 
-std::string SampleShape::str() const { return fmt::format("{}x{}x{}", channels, height, width); }
+std::string SampleShape::str() const {
+  return points ? fmt::format("{} points of {} values", height, channels)
+                : fmt::format("{}x{}x{}", channels, height, width);
+}
 
 std::vector<std::string> Dataset::class_names() const {
   std::vector<std::string> names;
@@ -55,6 +61,8 @@ DataRegistry& data_registry() {
     register_fashion_mnist(r);
     register_shapes(r);
     register_random_images(r);
+    register_fashion_scenes(r);
+    register_solids(r);
     return r;
   }();
   return registry;
@@ -64,10 +72,12 @@ std::optional<DeclaredData> declared_data(const DataSpec& spec) {
   if (spec.type == "fashion_mnist") return DeclaredData{fashion_mnist_shape, fashion_mnist_classes};
   if (spec.options == nullptr) return {};
   const Json& options = *spec.options;
-  if (spec.type == "shapes") {
+  if (spec.type == "shapes" || spec.type == "fashion_scenes") {
     const int64_t side = options.at("image_size");
-    return DeclaredData{{options.at("channels"), side, side}, options.at("classes")};
+    const int64_t classes = spec.type == "shapes" ? options.at("classes").get<int64_t>() : fashion_mnist_classes + 1;
+    return DeclaredData{{options.at("channels"), side, side}, classes};
   }
+  if (spec.type == "solids") return DeclaredData{{3, options.at("points"), 1, true}, options.at("classes")};
   if (spec.type == "random") {
     const auto chw = options.at("shape").get<std::vector<int64_t>>();
     if (chw.size() != 3) return {};  // a fault that the reader has reported
