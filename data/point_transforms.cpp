@@ -39,13 +39,14 @@ class PointShift : public Transform {
 
 class PointRotate : public Transform {
  public:
-  explicit PointRotate(const PointRotateOptions& options) : any_(options.axis == "any") {}
+  explicit PointRotate(const PointRotateOptions& options) : axis_(options.axis == "any" ? -1 : options.axis[0] - 'x') {}
   void apply(Image& image, Rng& rng) const override {
-    rotate(points_of(image), any_ ? random_rotation(rng) : rotation_about_z(rng.uniform(0, 2 * std::numbers::pi)));
+    rotate(points_of(image),
+           axis_ < 0 ? random_rotation(rng) : rotation_about(axis_, rng.uniform(0, 2 * std::numbers::pi)));
   }
 
  private:
-  bool any_;
+  int axis_;  // -1: any
 };
 
 class PointJitter : public Transform {
@@ -86,9 +87,14 @@ std::array<double, 9> random_rotation(Rng& rng) {
           2 * (x * z - y * w),     2 * (y * z + x * w),     1 - 2 * (x * x + y * y)};
 }
 
-std::array<double, 9> rotation_about_z(double angle) {
+std::array<double, 9> rotation_about(int axis, double angle) {
   const double c = std::cos(angle), s = std::sin(angle);
-  return {c, -s, 0, s, c, 0, 0, 0, 1};
+  const int a = (axis + 1) % 3, b = (axis + 2) % 3;  // turns a towards b
+  std::array<double, 9> r{};
+  r[3 * axis + axis] = 1;
+  r[3 * a + a] = c, r[3 * a + b] = -s;
+  r[3 * b + a] = s, r[3 * b + b] = c;
+  return r;
 }
 
 void rotate(std::vector<float>& points, const std::array<double, 9>& r) {
@@ -113,7 +119,7 @@ void register_point_transforms(TransformRegistry& registry) {
         return std::make_unique<PointShift>(options);
       });
   registry.add<PointRotateOptions>(
-      "point_rotate", "clouds: turned at random, about z or any way",
+      "point_rotate", "clouds: turned at random, about an axis or any way",
       +[](const PointRotateOptions& options, const TransformContext& context) -> std::unique_ptr<Transform> {
         require_points(context, "point_rotate");
         return std::make_unique<PointRotate>(options);

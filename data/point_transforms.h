@@ -2,7 +2,7 @@
 //
 //   point_scale     p ← s ⊙ p, one factor for each axis
 //   point_shift     p ← p + t
-//   point_rotate    p ← R p, about the axis z, or any rotation
+//   point_rotate    p ← R p, about an axis, z by default, or any rotation
 //   point_jitter    p ← p + clip(σ n), n normal for each coordinate
 //   point_dropout   a random share of the points takes the place of the first one, so that the number stays (Qi et al.,
 //                   "PointNet++", 2017)
@@ -29,8 +29,8 @@ struct PointShiftOptions {
 };
 
 struct PointRotateOptions {
-  std::string axis = "up";
-  void fields(Fields& f) { f("axis", axis, "about z, or any rotation", one_of({"up", "any"})); }
+  std::string axis = "z";
+  void fields(Fields& f) { f("axis", axis, "about an axis, or any rotation", one_of({"x", "y", "z", "any"})); }
 };
 
 struct PointJitterOptions {
@@ -48,7 +48,7 @@ struct PointDropoutOptions {
 
 // A rotation that is uniform among all, row by row (Shoemake, "Uniform random rotations", 1992).
 std::array<double, 9> random_rotation(Rng& rng);
-std::array<double, 9> rotation_about_z(double angle);
+std::array<double, 9> rotation_about(int axis, double angle);  // 0, 1, 2: x, y, z
 // p ← R p for every point of (P, 3).
 void rotate(std::vector<float>& points, const std::array<double, 9>& rotation);
 

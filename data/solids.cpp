@@ -189,7 +189,7 @@ class SolidsDataset : public Dataset {
     const auto drawn = static_cast<int64_t>(std::ceil(static_cast<double>(options_.points) / (1 - hidden)));
     std::vector<float> cloud = sample_surface(mesh, drawn, rng);
     if (options_.pose != "fixed")
-      rotate(cloud, options_.pose == "any" ? random_rotation(rng) : rotation_about_z(rng.uniform(0, 2 * pi)));
+      rotate(cloud, options_.pose == "any" ? random_rotation(rng) : rotation_about(2, rng.uniform(0, 2 * pi)));
 
     // Only the points nearest to the viewer, along a random direction, are seen; they keep their random order.
     const auto r = random_rotation(rng);

@@ -16,6 +16,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the checksum is over bytes in little-endian order");
 
 uint32_t add_to(uint32_t crc, const void* data, size_t bytes) {
+  if (bytes == 0) return crc;  // zlib takes a null pointer for "begin anew"
   return static_cast<uint32_t>(crc32_z(crc, static_cast<const Bytef*>(data), bytes));
 }
 
