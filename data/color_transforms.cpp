@@ -167,7 +167,7 @@ class RandAugment : public Transform {
       }
       case 11:
         return apply_function(pixels, [&](int v) {  // solarize: what is bright is inverted
-          return static_cast<uint8_t>(v < 255 * (1 - m) ? v : 255 - v);
+          return static_cast<uint8_t>(v < 256 * (1 - m) ? v : 255 - v);
         });
       case 12:
         return auto_contrast(pixels, channels);

@@ -36,6 +36,7 @@ class Words {
   T number(const char* what) {
     skip_space();
     T value{};
+    if (end_ - at_ > 1 && *at_ == '+' && at_[1] != '-') ++at_;  // from_chars takes no plus
     const auto [next, error] = std::from_chars(at_, end_, value);
     if (at_ == end_) fail_user("{}: is truncated: it ends where {} is expected", name_, what);
     if (error != std::errc()) fail_user("{}: line {}: {} is expected", name_, line_, what);

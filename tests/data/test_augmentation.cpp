@@ -264,6 +264,83 @@ TEST_CASE("color_jitter: nothing, brightness, contrast, and the grey that satura
   CHECK(jitter(off + R"(, "hue": 0.0)", mild) == mild);
 }
 
+TEST_CASE("color_jitter: saturation and hue as their formulas say") {
+  const Bytes colors{10, 200, 90, 120, 130, 110, 250, 3, 77, 90, 140, 60};
+  for (uint64_t i = 0; i < 50; ++i) {
+    Image image{{3, 1, 4}, {}, {}};
+    image.sample.pixels = colors;
+    Rng rng(1, Purpose::test, 0, i), mirror(1, Purpose::test, 0, i);
+    make(R"({"type": "color_jitter", "brightness": 0, "contrast": 0, "saturation": 0.8})", image.shape)
+        ->apply(image, rng);
+    mirror.uniform(), mirror.uniform();  // brightness and contrast
+    const double factor = mirror.uniform(0.2, 1.8);
+    const auto& out = std::get<Bytes>(image.sample.pixels);
+    for (size_t p = 0; p < 12; p += 3) {
+      const double grey = 0.299 * colors[p] + 0.587 * colors[p + 1] + 0.114 * colors[p + 2];
+      for (size_t c = 0; c < 3; ++c) {
+        const double expected = std::clamp(factor * colors[p + c] + (1 - factor) * grey, 0.0, 255.0);
+        CHECK(std::abs(out[p + c] - expected) < 0.51);
+      }
+    }
+  }
+}
+
+TEST_CASE("rand_augment: each operation does what it says") {
+  // Every byte once: contrast is full and the histogram even, so that these operations change nothing either.
+  Bytes ramp(256);
+  for (int i = 0; i < 256; ++i) ramp[i] = static_cast<uint8_t>(i);
+  const auto run = [&](const std::string& options, const Bytes& pixels, uint64_t stream) {
+    Image image{{1, 16, 16}, {}, {}};
+    image.sample.pixels = pixels;
+    Rng rng(2, Purpose::test, 0, stream);
+    make(R"({"type": "rand_augment", "count": 1, )" + options + "}", image.shape)->apply(image, rng);
+    return std::get<Bytes>(image.sample.pixels);
+  };
+  for (uint64_t i = 0; i < 300; ++i) CHECK(run(R"("magnitude": 0)", ramp, i) == ramp);
+
+  const auto mapped = [&](auto f) {
+    Bytes out;
+    for (const uint8_t v : ramp) out.push_back(static_cast<uint8_t>(std::clamp(f(v) + 0.5, 0.0, 255.0)));
+    return out;
+  };
+  std::vector<Bytes> expected{
+      ramp,
+      mapped([](double v) { return 1.9 * v; }),
+      mapped([](double v) { return (1 - 0.9) * v; }),
+      mapped([](double v) { return 1.9 * v - 0.9 * 127.5; }),
+      mapped([](double v) { return (1 - 0.9) * v + 0.9 * 127.5; }),
+      mapped([](double v) { return static_cast<int>(v) & 0xf0; }),
+      mapped([](double v) { return 255 - v; }),
+  };
+  for (const double sign : {1.0, -1.0})  // half a canvas less a bit: 7.2 pixels, rows that come from outside are 0
+    for (const bool down : {true, false}) {
+      Bytes out;
+      for (int y = 0; y < 16; ++y)
+        for (int x = 0; x < 16; ++x) {
+          const double at = (down ? y : x) + sign * 7.2, whole = std::floor(at), part = at - whole;
+          const auto value = [&](double k) { return k < 0 || k > 15 ? 0 : down ? k * 16 + x : y * 16 + k; };
+          out.push_back(static_cast<uint8_t>((1 - part) * value(whole) + part * value(whole + 1) + 0.5));
+        }
+      expected.push_back(out);
+    }
+  std::vector<int> seen(expected.size());
+  for (uint64_t i = 0; i < 600; ++i) {
+    const Bytes out = run(R"("magnitude": 1)", ramp, i);
+    for (size_t k = 0; k < expected.size(); ++k) seen[k] += out == expected[k];
+  }
+  for (size_t k = 0; k < seen.size(); ++k) CHECK_MESSAGE(seen[k] > 5, "operation ", k);
+
+  // What is dull becomes full: both contrast and histogram operations reach 0 and 255.
+  Bytes dull(256);
+  for (int i = 0; i < 256; ++i) dull[i] = static_cast<uint8_t>(100 + i / 16);
+  int full = 0;
+  for (uint64_t i = 0; i < 300; ++i) {
+    const Bytes out = run(R"("magnitude": 0)", dull, i);
+    full += out.front() == 0 && out.back() == 255;
+  }
+  CHECK(full > 15);  // 2 of 14
+}
+
 TEST_CASE("rand_augment: strength 0 and 1, every image size, classes stay classes") {
   for (const auto& [height, width] : {std::pair<int64_t, int64_t>{24, 24}, {1, 1}, {2, 7}, {33, 16}})
     for (const int64_t channels : {1, 3})
