@@ -125,7 +125,10 @@ class RandAugment : public Transform {
   explicit RandAugment(const RandAugmentOptions& options) : options_(options) {}
 
   void apply(Image& image, Rng& rng) const override {
-    for (int64_t i = 0; i < options_.count; ++i) operate(image, rng.below(14), rng.chance(0.5) ? 1 : -1);
+    for (int64_t i = 0; i < options_.count; ++i) {
+      const int64_t operation = rng.below(14);
+      operate(image, operation, rng.chance(0.5) ? 1 : -1);
+    }
   }
 
  private:

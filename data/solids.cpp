@@ -124,8 +124,14 @@ Mesh hemisphere(Rng&) {
   line.insert(line.begin(), {0, -0.4});
   return revolve(line);
 }
-Mesh prism(Rng& rng) { return extrude(regular(3, rng.uniform(0.6, 0.9)), rng.uniform(0.6, 1)); }
-Mesh star(Rng& rng) { return extrude(regular(10, 1, rng.uniform(0.4, 0.5)), rng.uniform(0.15, 0.35)); }
+Mesh prism(Rng& rng) {
+  const double radius = rng.uniform(0.6, 0.9), half = rng.uniform(0.6, 1);
+  return extrude(regular(3, radius), half);
+}
+Mesh star(Rng& rng) {
+  const double inner = rng.uniform(0.4, 0.5), half = rng.uniform(0.15, 0.35);
+  return extrude(regular(10, 1, inner), half);
+}
 Mesh tube(Rng& rng) {
   const double outer = rng.uniform(0.6, 0.9), inner = outer * rng.uniform(0.55, 0.75), half = rng.uniform(0.5, 0.9);
   return revolve({{inner, -half}, {outer, -half}, {outer, half}, {inner, half}}, around, true);
