@@ -43,15 +43,15 @@ class ImageFolder : public Dataset {
 
   void get(int64_t index, Sample& sample) const override {
     check(index >= 0 && index < size(), "sample {} was asked for, but the data set has {}", index, size());
-    const auto& [file, label] = files_[static_cast<size_t>(index)];
+    const File& file = files_[static_cast<size_t>(index)];
     corrupt_->guard([&] {
-      ImageFile image = read_image(folder_ / names_[static_cast<size_t>(label)] / file, 3);
+      ImageFile image = read_image(folder_ / names_[static_cast<size_t>(file.label)] / file.name, 3);
       sample.pixels = std::move(image.pixels);
       sample.height = image.height;
       sample.width = image.width;
     });
     sample.centre = keep_;
-    sample.label = label;
+    sample.label = file.label;
   }
 
  private:

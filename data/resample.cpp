@@ -23,8 +23,8 @@ Axis make_axis(int64_t from, double begin, double length, int64_t to) {
   axis.weights.assign(static_cast<size_t>(to * axis.taps), 0.0f);
   for (int64_t i = 0; i < to; ++i) {
     const double centre = begin + (static_cast<double>(i) + 0.5) * scale;
-    const auto low = std::clamp<int64_t>(static_cast<int64_t>(centre - reach + 0.5), 0, from - 1);
-    const auto high = std::clamp<int64_t>(static_cast<int64_t>(centre + reach + 0.5), low + 1, from);
+    const auto low = std::clamp<int64_t>(static_cast<int64_t>(std::floor(centre - reach + 0.5)), 0, from - 1);
+    const auto high = std::clamp<int64_t>(static_cast<int64_t>(std::floor(centre + reach + 0.5)), low + 1, from);
     float* w = axis.weights.data() + i * axis.taps;
     double sum = 0;
     for (int64_t k = low; k < high; ++k) {
