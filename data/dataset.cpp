@@ -4,10 +4,16 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "data/cifar.h"
 #include "data/fashion_mnist.h"
+#include "data/fashion_scenes.h"
 #include "data/idx.h"
+#include "data/image_folder.h"
+#include "data/modelnet.h"
 #include "data/random_images.h"
+#include "data/segmentation_folder.h"
 #include "data/shapes.h"
+#include "data/solids.h"
 
 namespace mgic {
 namespace {
@@ -22,6 +28,7 @@ class FirstSamples : public Dataset {
   SampleShape shape() const override { return whole_->shape(); }
   int64_t classes() const override { return whole_->classes(); }
   std::vector<std::string> class_names() const override { return whole_->class_names(); }
+  bool segmentation() const override { return whole_->segmentation(); }
   void get(int64_t index, Sample& sample) const override {
     check(index < size_, "sample {} was asked for, but the data set is limited to {}", index, size_);
     whole_->get(index, sample);
@@ -34,7 +41,10 @@ class FirstSamples : public Dataset {
 
 }  // namespace
 
-std::string SampleShape::str() const { return fmt::format("{}x{}x{}", channels, height, width); }
+std::string SampleShape::str() const {
+  return points ? fmt::format("{} points of {} values", height, channels)
+                : fmt::format("{}x{}x{}", channels, height, width);
+}
 
 std::vector<std::string> Dataset::class_names() const {
   std::vector<std::string> names;
@@ -53,8 +63,14 @@ DataRegistry& data_registry() {
     DataRegistry r("data set");
     register_idx(r);
     register_fashion_mnist(r);
+    register_cifar(r);
+    register_image_folder(r);
+    register_segmentation_folders(r);
+    register_modelnet(r);
     register_shapes(r);
     register_random_images(r);
+    register_fashion_scenes(r);
+    register_solids(r);
     return r;
   }();
   return registry;
@@ -64,10 +80,27 @@ std::optional<DeclaredData> declared_data(const DataSpec& spec) {
   if (spec.type == "fashion_mnist") return DeclaredData{fashion_mnist_shape, fashion_mnist_classes};
   if (spec.options == nullptr) return {};
   const Json& options = *spec.options;
-  if (spec.type == "shapes") {
+  if (spec.type == "shapes" || spec.type == "fashion_scenes") {
     const int64_t side = options.at("image_size");
-    return DeclaredData{{options.at("channels"), side, side}, options.at("classes")};
+    const int64_t classes = spec.type == "shapes" ? options.at("classes").get<int64_t>() : fashion_mnist_classes + 1;
+    return DeclaredData{{options.at("channels"), side, side}, classes};
   }
+  if (spec.type == "cifar10") return DeclaredData{{3, 32, 32}, 10};
+  if (spec.type == "cifar100") return DeclaredData{{3, 32, 32}, options.at("coarse").get<bool>() ? 20 : 100};
+  if (spec.type == "image_folder") {
+    const int64_t side = options.at("image_size"), classes = option_or(spec.options, "classes", 0);
+    if (classes == 0) return {};  // only the folders know
+    return DeclaredData{{3, side, side}, classes};
+  }
+  if (spec.type == "cityscapes" || spec.type == "camvid" || spec.type == "segmentation_folder") {
+    auto hw = options.at("crop_size").get<std::vector<int64_t>>();
+    if (hw.empty()) hw = options.at("image_size").get<std::vector<int64_t>>();
+    if (hw.size() != 2) return {};  // a fault that the reader has reported
+    return DeclaredData{{3, hw[0], hw[1]}, option_or(spec.options, "classes", 19)};
+  }
+  if (spec.type == "modelnet10" || spec.type == "modelnet40")
+    return DeclaredData{{3, options.at("points"), 1, true}, spec.type == "modelnet10" ? 10 : 40};
+  if (spec.type == "solids") return DeclaredData{{3, options.at("points"), 1, true}, options.at("classes")};
   if (spec.type == "random") {
     const auto chw = options.at("shape").get<std::vector<int64_t>>();
     if (chw.size() != 3) return {};  // a fault that the reader has reported

@@ -19,7 +19,9 @@ std::string folder_of(const FashionMnistOptions& options) {
   return fs::is_directory(folder / subfolder, ignored) ? folder / subfolder : folder;
 }
 
-std::unique_ptr<DataSource> open(const FashionMnistOptions& options, const DataContext&) {
+}  // namespace
+
+std::unique_ptr<DataSource> open_fashion_mnist(const FashionMnistOptions& options) {
   const IdxOptions idx{.root = folder_of(options),
                        .classes = fashion_mnist_classes,
                        .mean = 0.2860,
@@ -34,11 +36,10 @@ std::unique_ptr<DataSource> open(const FashionMnistOptions& options, const DataC
   return source;
 }
 
-}  // namespace
-
 void register_fashion_mnist(DataRegistry& registry) {
-  registry.add<FashionMnistOptions>("fashion_mnist", "grey images of clothes, 60,000 + 10,000 of 28x28 in ten classes",
-                                    open);
+  registry.add<FashionMnistOptions>(
+      "fashion_mnist", "grey images of clothes, 60,000 + 10,000 of 28x28 in ten classes",
+      +[](const FashionMnistOptions& options, const DataContext&) { return open_fashion_mnist(options); });
 }
 
 }  // namespace mgic

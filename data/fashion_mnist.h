@@ -24,6 +24,8 @@ struct FashionMnistOptions {
   }
 };
 
+std::unique_ptr<DataSource> open_fashion_mnist(const FashionMnistOptions& options);
+
 void register_fashion_mnist(DataRegistry& registry);
 
 }  // namespace mgic

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/rng.h"
+#include "data/corrupt.h"
 
 namespace mgic {
 
@@ -78,6 +79,8 @@ DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options, con
         "loader: batch size {}, threads {} and prefetch {} must be at least 1, 0 and 1", options.batch_size,
         options.threads, options.prefetch);
   for (const TransformSpec& spec : options.augment) transforms_.push_back(spec.make({dataset.shape()}));
+  check(!options.mix.any() || (!dataset.segmentation() && !dataset.shape().points),
+        "loader: mixup and cutmix take images with one label each");
 }
 
 DataLoader::~DataLoader() = default;
@@ -101,36 +104,75 @@ void DataLoader::start(int64_t epoch, int64_t first_batch) {
 
 bool DataLoader::next(Batch& batch) {
   check(epoch_ >= 0, "loader: next() needs start() first");
-  if (next_ == batches()) return false;
-  try {
-    batch = pipeline_ ? pipeline_->take() : make(next_, image_);
-  } catch (...) {
-    pipeline_.reset();
-    epoch_ = -1;
-    throw;
+  while (next_ < batches()) {
+    try {
+      batch = pipeline_ ? pipeline_->take() : make(next_, image_);
+    } catch (...) {
+      pipeline_.reset();
+      epoch_ = -1;
+      throw;
+    }
+    ++next_;
+    if (batch.labels.count() > 0) return true;  // else all of its samples are damaged
   }
-  ++next_;
+  return false;
+}
+
+// The sample, augmented, of the set's size; false where its file is damaged.
+bool DataLoader::load(int64_t sample, Image& image) const {
+  try {
+    dataset_.get(sample, image.sample);
+  } catch (const CorruptSample&) {
+    return false;
+  }
+  image.shape = dataset_.shape();
+  image.placement = {};
+  if (image.sample.height > 0) image.shape.height = image.sample.height, image.shape.width = image.sample.width;
+  Rng rng(options_.seed, Purpose::augment, static_cast<uint64_t>(epoch_), static_cast<uint64_t>(sample));
+  for (const auto& transform : transforms_) transform->apply(image, rng);
+  image.fit(dataset_.shape());
   return true;
 }
 
 Batch DataLoader::make(int64_t index, Image& image) const {
-  const int64_t begin = index * options_.batch_size, n = std::min(options_.batch_size, dataset_.size() - begin);
-  const SampleShape shape = dataset_.shape();
-  Batch batch{Tensor::empty({n, shape.height, shape.width, shape.channels}, DType::f32, Device::cpu),
-              Tensor::empty({n}, DType::i64, Device::cpu), index};
+  const int64_t size = dataset_.size(), begin = index * options_.batch_size;
+  const int64_t n = std::min(options_.batch_size, size - begin);
+  const SampleShape s = dataset_.shape();
+  const bool segmentation = dataset_.segmentation();
+  Batch batch{Tensor::empty(s.points ? Shape{n, s.height, s.channels} : Shape{n, s.height, s.width, s.channels},
+                            DType::f32, Device::cpu),
+              Tensor::empty(segmentation ? Shape{n, s.height, s.width} : Shape{n}, DType::i64, Device::cpu),
+              index,
+              {}};
   float* out = batch.images.data<float>();
   int64_t* labels = batch.labels.data<int64_t>();
+  const int64_t labels_each = segmentation ? s.height * s.width : 1;
+  int64_t filled = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t sample = options_.shuffle ? order_[static_cast<size_t>(begin + i)] : begin + i;
-    image.shape = shape;
-    image.placement = {};
-    dataset_.get(sample, image.sample);
-    if (!transforms_.empty()) {
-      Rng rng(options_.seed, Purpose::augment, static_cast<uint64_t>(epoch_), static_cast<uint64_t>(sample));
-      for (const auto& transform : transforms_) transform->apply(image, rng);
+    int64_t sample = options_.shuffle ? order_[static_cast<size_t>(begin + i)] : begin + i;
+    bool loaded = load(sample, image);
+    for (int64_t tries = 1; !loaded && options_.shuffle && tries < size; ++tries) {
+      sample = (sample + 1) % size;
+      loaded = load(sample, image);
     }
-    normalizer_.write(image, out + i * shape.count());
-    labels[i] = image.sample.label;
+    if (!loaded && options_.shuffle) fail_user("every sample of the training part is damaged");
+    if (!loaded) continue;
+    normalizer_.write(image, out + filled * s.count());
+    if (segmentation)
+      image.write_mask(labels + filled * labels_each);
+    else
+      labels[filled] = image.sample.label;
+    ++filled;
+  }
+  if (filled < n) {
+    batch.images = batch.images.slice(0, filled);
+    batch.labels = batch.labels.slice(0, filled);
+  }
+  if (options_.mix.any() && filled > 1) {
+    // A stream of its own: no sample's number is as large.
+    Rng rng(options_.seed, Purpose::augment, static_cast<uint64_t>(epoch_),
+            uint64_t{1} << 63 | static_cast<uint64_t>(index));
+    mix(batch, options_.mix, rng);
   }
   return batch;
 }

@@ -1,30 +1,30 @@
 // DataLoader: batches in a reproducible order, made ahead of time by threads of its own.
 //
 // The order of an epoch is a function of (seed, epoch), the augmentation of a sample one of (seed, epoch, sample), so
-// batches are bitwise the same for every number of threads, and an epoch can be entered at any batch.
+// batches are bitwise the same for every number of threads, and an epoch can be entered at any batch. Reading, decoding
+// and augmentation run in the loader's threads.
+//
+// A sample whose file is damaged (data/corrupt.h) gives its place to the next one of the set where the order is
+// shuffled, so that batches stay full; where it is not, in evaluation, it is left out and its batch is smaller.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "core/tensor.h"
+#include "data/batch.h"
 #include "data/dataset.h"
+#include "data/mix.h"
 #include "data/transforms.h"
 
 namespace mgic {
-
-struct Batch {
-  Tensor images;      // (N, H, W, C) f32 on the cpu, normalised
-  Tensor labels;      // (N) i64
-  int64_t index = 0;  // of the batch in its epoch
-};
 
 struct LoaderOptions {
   int64_t batch_size = 128;
   bool shuffle = false;
   bool drop_last = false;  // leave a last batch out that is not full
   std::vector<TransformSpec> augment;
+  MixOptions mix;
   int64_t threads = 2;   // 0: next() makes each batch itself
   int64_t prefetch = 4;  // batches made ahead, at least 1
   uint64_t seed = 0;
@@ -51,6 +51,7 @@ class DataLoader {
  private:
   class Pipeline;
   Batch make(int64_t index, Image& image) const;
+  bool load(int64_t sample, Image& image) const;
 
   const Dataset& dataset_;
   LoaderOptions options_;

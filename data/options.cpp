@@ -17,6 +17,8 @@ void check_data(const DataOptions& options, const DataSource& source, Faults& fa
   if (const int64_t size = source.train->size(); options.batch_size > size)
     faults.add("data.batch_size",
                fmt::format("must be at most the number of training samples, {}, not {}", size, options.batch_size));
+  if (options.mix.any() && (source.train->segmentation() || source.train->shape().points))
+    faults.add("data.mix", "mixes images with one label each; these data are none");
   for (size_t i = 0; i < options.augment.size(); ++i) {
     try {
       options.augment[i].make({source.train->shape()});
@@ -31,6 +33,7 @@ LoaderOptions training_loader(const DataOptions& options, uint64_t seed) {
           .shuffle = true,
           .drop_last = true,
           .augment = options.augment,
+          .mix = options.mix,
           .threads = options.threads,
           .prefetch = options.prefetch,
           .seed = seed};

@@ -18,6 +18,7 @@ struct DataOptions {
   DataSpec source;  // "type" and the data set's own keys, which lie beside these
   int64_t batch_size = 128;
   std::vector<TransformSpec> augment;
+  MixOptions mix;
   double validation = 0;
   int64_t threads = 2, prefetch = 4;
 
@@ -25,6 +26,7 @@ struct DataOptions {
     data_registry().read(f, source);
     f("batch_size", batch_size, "samples a step", between(1, max_count));
     f.specs("augment", augment, transform_registry(), "what is done to the training images, in this order");
+    f("mix", mix, "mixup and cutmix of the training batches");
     f("validation", validation, "share of the training part that the best checkpoint is chosen on", between(0, 0.9));
     f("threads", threads, "loader threads; 0: load in the training thread", between(0, 256));
     f("prefetch", prefetch, "batches made ahead", between(1, 1024));

@@ -16,6 +16,7 @@ class Subset final : public Dataset {
   SampleShape shape() const override { return whole_->shape(); }
   int64_t classes() const override { return whole_->classes(); }
   std::vector<std::string> class_names() const override { return whole_->class_names(); }
+  bool segmentation() const override { return whole_->segmentation(); }
   void get(int64_t index, Sample& sample) const override { whole_->get(indices_[static_cast<size_t>(index)], sample); }
 
  private:

@@ -34,6 +34,7 @@ void add_eval(CLI::App& app, Run& run);
 void add_predict(CLI::App& app, Run& run);
 void add_list(CLI::App& app, Run& run);
 void add_describe(CLI::App& app, Run& run);
+void add_data(CLI::App& app, Run& run);
 
 // "3,32,32" → (1, 32, 32, 3).
 Shape parse_input(const std::string& text);

@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   cli::add_predict(app, run);
   cli::add_list(app, run);
   cli::add_describe(app, run);
+  cli::add_data(app, run);
   try {
     app.parse(argc, argv);
     set_log_level(static_cast<LogLevel>(std::ranges::find(levels, level) - levels.begin()));

@@ -29,8 +29,9 @@ std::string error_of(const std::string& options) {
 
 }  // namespace
 
-TEST_CASE("data_registry: the four types, described and declared without files") {
-  CHECK(data_registry().names() == std::vector<std::string>{"idx", "fashion_mnist", "shapes", "random"});
+TEST_CASE("data_registry: every type, described and declared without files") {
+  for (const std::string name : {"idx", "fashion_mnist", "shapes", "random", "fashion_scenes", "solids"})
+    CHECK(data_registry().has(name));
   for (const std::string& name : data_registry().names()) {
     std::set<std::string> keys;
     for (const SchemaEntry& entry : data_registry().schema(name)) {
@@ -48,6 +49,10 @@ TEST_CASE("data_registry: the four types, described and declared without files")
   CHECK(declared(R"({"type": "shapes", "classes": 5})")->classes == 5);
   CHECK(declared(R"({"type": "random", "shape": [2, 4, 5], "classes": 7})")->shape == SampleShape{2, 4, 5});
   CHECK(declared(R"({"type": "random", "classes": 7})")->classes == 7);
+  CHECK(declared(R"({"type": "fashion_scenes", "image_size": 48, "channels": 3})")->shape == SampleShape{3, 48, 48});
+  CHECK(declared(R"({"type": "fashion_scenes"})")->classes == 11);
+  CHECK(declared(R"({"type": "solids", "points": 100, "classes": 12})")->shape == SampleShape{3, 100, 1, true});
+  CHECK(declared(R"({"type": "solids", "points": 100, "classes": 12})")->classes == 12);
   CHECK_FALSE(declared(R"({"type": "idx"})").has_value());
   CHECK_FALSE(declared_data({}).has_value());
 }

@@ -80,5 +80,5 @@ TEST_CASE("data options: the schema names every key") {
   const Schema schema = schema_of<DataOptions>();
   std::vector<std::string> keys;
   for (const SchemaEntry& entry : schema) keys.push_back(entry.key);
-  CHECK(keys == std::vector<std::string>{"type", "batch_size", "augment", "validation", "threads", "prefetch"});
+  CHECK(keys == std::vector<std::string>{"type", "batch_size", "augment", "mix", "validation", "threads", "prefetch"});
 }

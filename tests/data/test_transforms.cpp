@@ -160,7 +160,10 @@ TEST_CASE("normalisation: what does not fit is an error") {
 }
 
 TEST_CASE("transform_registry: faults of the options, and of padding that does not fit") {
-  CHECK(transform_registry().names() == std::vector<std::string>{"random_crop", "random_flip"});
+  CHECK(transform_registry().names() ==
+        std::vector<std::string>{"random_crop", "random_flip", "random_resized_crop", "center_crop",
+                                 "random_scale_crop", "cutout", "color_jitter", "rand_augment", "point_scale",
+                                 "point_shift", "point_rotate", "point_jitter", "point_dropout"});
   CHECK(contains(user_error([] { make(R"({"type": "random_crop", "padding": -1})"); }), "padding: must be at least 0"));
   CHECK(contains(user_error([] { make(R"({"type": "random_crop", "paddin": 1})"); }), "did you mean \"padding\"?"));
   CHECK(contains(user_error([] { make(R"({"type": "random_flip", "probability": 1.5})"); }), "probability: must be"));
