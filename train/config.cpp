@@ -193,13 +193,16 @@ Experiment parse_experiment(const std::string& text, const std::string& file, co
   return read_json(parse_file_text(text, file), file, overrides, needs);
 }
 
+Shape sample_shape(const ModelSpec& model, const SampleShape& s) {
+  return takes_points(model) ? Shape{1, s.height, s.channels} : Shape{1, s.height, s.width, s.channels};
+}
+
 Shape sample_shape(const Experiment& experiment) {
   const ExperimentOptions& o = experiment.options;
   if (o.has_data())
-    if (const auto declared = declared_data(o.data.source))
-      return {1, declared->shape.height, declared->shape.width, declared->shape.channels};
+    if (const auto declared = declared_data(o.data.source)) return sample_shape(o.model, declared->shape);
   const int64_t size = default_image_size(o.model);
-  return {1, size, size, model_channels(o.model)};
+  return sample_shape(o.model, {model_channels(o.model), size, size});
 }
 
 std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& input) {
@@ -208,7 +211,8 @@ std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& i
 
 void check_against_data(const Experiment& experiment, const SampleShape& shape, int64_t classes, Faults& faults) {
   const ModelSpec& model = experiment.options.model;
-  if (const int64_t given = model_classes(model); given != classes)
+  // A network without classes gives images back.
+  if (const int64_t given = model_classes(model); given != 0 && given != classes)
     faults.add("model.classes", fmt::format("is {}, but the data set {} has {} classes", given,
                                             experiment.options.data.source.type, classes));
   if (const int64_t given = model_channels(model); given != shape.channels)
