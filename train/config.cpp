@@ -134,6 +134,11 @@ Experiment read_json(Json json, const std::string& file, const Overrides& overri
     } catch (const Error& e) {
       faults.add("model", e.what());
     }
+    try {
+      make_loss(o.loss, o.model);
+    } catch (const UserError& e) {
+      faults.add("loss", e.what());
+    }
   }
   faults.raise(file);
   experiment.resolved = std::make_shared<Json>(fields.resolved());
@@ -177,6 +182,7 @@ void ExperimentOptions::fields(Fields& f) {
     f("data", data, "the data set and its batches");
   else
     f.accept("data");
+  f.spec("loss", loss, loss_registry(), "what training minimises; default: cross_entropy, or mse of images");
   f.spec("optimizer", optimizer, optimizer_registry(), "how the weights follow the gradients");
   f.spec("schedule", schedule, schedule_registry(), "how the learning rate changes; default: constant");
   f("train", train, "length and precision of the training");

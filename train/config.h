@@ -9,6 +9,7 @@
 #include "core/fields.h"
 #include "data/options.h"
 #include "models/model.h"
+#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -39,6 +40,7 @@ struct ExperimentOptions {
   LayerSpec layer;  // a bare layer instead of a model, for traces
   int64_t layer_channels = 0;
   DataOptions data;
+  LossSpec loss;  // default: that of the model's task
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   TrainOptions train;

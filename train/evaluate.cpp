@@ -1,27 +1,29 @@
 #include "train/evaluate.h"
 
-#include "autograd/ops.h"
-
 namespace mgic {
 
-Metrics evaluate(Module& model, DataLoader& loader, Device device,
-                 const std::function<void(const Tensor&, const Tensor&)>& each) {
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed,
+                 const std::function<void(const Tensor&, const Targets&)>& each) {
   const bool training = model.training();
   model.train(false);
   NoGrad no_grad;
-  MetricSums sums(device);
+  MetricSums sums = loss.sums(device, true);
   Batch batch;
+  int64_t samples = 0;
   loader.start(0);
-  while (loader.next(batch)) {
-    const Tensor labels = batch.labels.to(device);
-    const Variable logits = model(Variable(batch.images.to(device)));
-    Tensor losses;
-    ops::cross_entropy(logits, labels, &losses);
-    sums.add(losses, logits.value(), labels);
-    if (each) each(logits.value(), labels);
+  for (uint64_t step = 0; loader.next(batch); ++step) {
+    const Targets targets{batch.images.to(device), batch.labels.to(device)};
+    const Variable output = model(Variable(loss.input(targets.images, noise_stream(seed, false, step))));
+    Tensor rows;
+    loss.of(output, targets, false, &rows);
+    loss.add(sums, rows, output.value(), targets);
+    samples += targets.images.shape()[0];
+    if (each) each(output.value(), targets);
   }
   model.train(training);
-  return sums.read();
+  Metrics metrics = sums.read();
+  metrics.samples = samples;
+  return metrics;
 }
 
 }  // namespace mgic

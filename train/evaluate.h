@@ -1,16 +1,17 @@
-// Evaluation of a network on a data set: every sample once, in evaluation mode.
+// Evaluation of a network on a data set: every sample once, in evaluation mode; the last partial batch counts like any
+// other sample.
 #pragma once
 
 #include <functional>
 
 #include "data/loader.h"
 #include "layers/module.h"
-#include "train/metrics.h"
+#include "train/loss.h"
 
 namespace mgic {
 
-// `each` sees the logits and labels of every batch.
-Metrics evaluate(Module& model, DataLoader& loader, Device device,
-                 const std::function<void(const Tensor& logits, const Tensor& labels)>& each = {});
+// `each` sees the output and the targets of every batch. `seed` is that of the noise, where the loss adds any.
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed = 0,
+                 const std::function<void(const Tensor& output, const Targets& targets)>& each = {});
 
 }  // namespace mgic
