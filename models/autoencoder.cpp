@@ -27,9 +27,10 @@ Autoencoder::Autoencoder(const AutoencoderOptions& o) : Module("autoencoder") {
     encoder_.push_back(&add_child(fmt::format("encoder.{}", i), block(o.channels[i], i == 0 ? 1 : 2)));
   for (size_t i = 0; i + 1 < levels; ++i)
     decoder_.push_back(&add_child(fmt::format("decoder.{}", i), block(o.channels[levels - 2 - i], 1)));
-  output_ =
-      &add_child("output", std::make_unique<Conv2d>(Conv2dOptions{
-                               .in_channels = channels, .out_channels = o.in_channels, .padding = {}, .bias = true}));
+  output_ = &add_child(
+      "output",
+      std::make_unique<Conv2d>(Conv2dOptions{
+          .in_channels = channels, .out_channels = o.in_channels, .padding = {}, .bias = true, .last = true}));
 }
 
 Variable Autoencoder::forward(const Variable& images) {

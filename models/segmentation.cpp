@@ -16,9 +16,9 @@ std::unique_ptr<ConvChain> chain(int64_t in, int64_t out, int64_t kernel, int64_
   return std::make_unique<ConvChain>("conv_chain", in, ConvChainOptions{{link}, false, Activation::none});
 }
 
-std::unique_ptr<Conv2d> pointwise(int64_t in, int64_t out, bool bias) {
+std::unique_ptr<Conv2d> pointwise(int64_t in, int64_t out, bool last) {
   return std::make_unique<Conv2d>(
-      Conv2dOptions{.in_channels = in, .out_channels = out, .kernel = 1, .padding = {}, .bias = bias});
+      Conv2dOptions{.in_channels = in, .out_channels = out, .kernel = 1, .padding = {}, .bias = last, .last = last});
 }
 
 // (N, H, W, C) → (N, 1, 1, C)

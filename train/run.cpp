@@ -1,7 +1,7 @@
 #include "train/run.h"
 
 #include "core/safetensors.h"
-#include "layers/state.h"
+#include "models/torchvision.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
 
@@ -26,7 +26,7 @@ OpenRun open_run(const fs::path& where, const fs::path& checkpoint, const Overri
   run.device = choose_device(run.experiment.options.device);
   run.model = build_model(run.experiment, sample_shape(run.experiment.options.model, run.data->train->shape()));
   run.model->to(run.device, DType::f32);
-  load_state(*run.model, file.tensors, run.weights.string());
+  load_weights(*run.model, run.experiment.options.model, file.tensors, run.weights.string());
   run.model->train(false);
   return run;
 }

@@ -4,6 +4,7 @@
 #include "layers/dropout.h"
 #include "layers/sequential.h"
 #include "layers/state.h"
+#include "models/torchvision.h"
 #include "train/trainer.h"
 
 namespace mgic {
@@ -38,7 +39,10 @@ class Tracer {
     module_ = bare_ ? options_.layer.make({options_.layer_channels, 1, 0, true, sample})
                     : options_.model.make({sample[1], sample[2]});
     module_->to(request.device, request.dtype);
-    load_state(*module_, request.weights.tensors, request.weights_name);
+    if (bare_)
+      load_state(*module_, request.weights.tensors, request.weights_name);
+    else
+      load_weights(*module_, options_.model, request.weights.tensors, request.weights_name);
   }
 
   TensorFile run() {

@@ -274,6 +274,19 @@ StepResult forward_backward(Module& model, const Loss& loss, const Tensor& input
   return result;
 }
 
+namespace {
+
+// Whether samples have a label for each pixel; a data set that does not know of masks has none.
+template <class Set>
+bool has_masks(const Set& set) {
+  if constexpr (requires { set.segmentation(); })
+    return set.segmentation();
+  else
+    return false;
+}
+
+}  // namespace
+
 std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   std::unique_ptr<DataSource> data;
   try {
@@ -283,8 +296,14 @@ std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   }
   Faults faults;
   check_data(experiment.options.data, *data, faults);
-  if (experiment.options.model.make != nullptr)
+  if (experiment.options.model.make != nullptr) {
+    const ModelSpec& model = experiment.options.model;
     check_against_data(experiment, data->train->shape(), data->train->classes(), faults);
+    if (task_of(model) != Task::restoration && segments(model) != has_masks(*data->train))
+      faults.add("model.type", fmt::format("{} gives a class for each {}, but the data set {} has a label for each {}",
+                                           model.type, segments(model) ? "pixel" : "sample",
+                                           experiment.options.data.source.type, segments(model) ? "sample" : "pixel"));
+  }
   faults.raise(experiment.file);
   return data;
 }
