@@ -2,12 +2,11 @@
 
 namespace mgic {
 
-Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed,
-                 const std::function<void(const Tensor&, const Targets&)>& each) {
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed, bool full) {
   const bool training = model.training();
   model.train(false);
   NoGrad no_grad;
-  MetricSums sums = loss.sums(device, true);
+  MetricSums sums = loss.sums(device, full);
   Batch batch;
   int64_t samples = 0;
   loader.start(0);
@@ -18,7 +17,6 @@ Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device dev
     loss.of(output, targets, false, &rows);
     loss.add(sums, rows, output.value(), targets);
     samples += targets.images.shape()[0];
-    if (each) each(output.value(), targets);
   }
   model.train(training);
   Metrics metrics = sums.read();

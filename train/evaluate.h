@@ -2,16 +2,13 @@
 // other sample.
 #pragma once
 
-#include <functional>
-
 #include "data/loader.h"
 #include "layers/module.h"
 #include "train/loss.h"
 
 namespace mgic {
 
-// `each` sees the output and the targets of every batch. `seed` is that of the noise, where the loss adds any.
-Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed = 0,
-                 const std::function<void(const Tensor& output, const Targets& targets)>& each = {});
+// seed: of the noise, where the loss adds any. full: with all that can be counted, not only what training shows.
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Device device, uint64_t seed, bool full);
 
 }  // namespace mgic

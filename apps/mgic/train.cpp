@@ -19,7 +19,7 @@ void add_train(CLI::App& app, Run& run) {
   command->add_flag("--dry-run", o->dry_run, "makes one step on a synthetic batch, without data, and reports its cost");
   command->callback([o, &run] {
     run = [o] {
-      const Experiment experiment = o->common.read({.model = true, .data = true, .optimizer = true});
+      const Experiment experiment = o->common.read({.model = true, .data = !o->dry_run, .optimizer = true});
       if (o->dry_run) {
         fmt::print("{}", dry_run_text(dry_run(experiment, choose_device(experiment.options.device))));
         return success;
