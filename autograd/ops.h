@@ -49,6 +49,8 @@ Variable coarse_correction(const Variable& x, const Variable& a, const Variable&
 
 Variable activation(const Variable& x, Activation activation);
 inline Variable relu(const Variable& x) { return activation(x, Activation::relu); }
+Variable leaky_relu(const Variable& x, double slope);  // x where it is positive, else slope · x
+Variable sigmoid(const Variable& x);                   // 1 / (1 + exp(−x))
 Variable add(const Variable& a, const Variable& b);
 Variable subtract(const Variable& a, const Variable& b);
 Variable scale(const Variable& x, double alpha);
@@ -60,13 +62,21 @@ Variable pool2d(const Variable& x, const PoolParams& params);
 Variable global_pool(const Variable& x, Pool kind);  // (N, …, C) → (N, C)
 // x (N, in), weight (out, in), bias (out) or undefined → (N, out).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
+// Matrix by matrix: a (N, P, Q), b (N, Q, R), or (N, R, Q) transposed → (N, P, R).
+Variable batched_matmul(const Variable& a, const Variable& b, bool transpose_b = false);
 Variable reshape(const Variable& x, const Shape& shape);
 Variable dropout(const Variable& x, double p, uint64_t key);
 
 // Scalar (): the mean over the rows of −log softmax(logits)[label]. logits (N, K), labels (N) i64.
 Variable cross_entropy(const Variable& logits, const Tensor& labels, Tensor* losses = nullptr);
-Variable sum(const Variable& x);                         // scalar ()
-Variable dot(const Variable& x, const Tensor& weights);  // scalar (): Σ x·weights
+// The same with softened targets, classes that count more than others, and labels that do not count. logits (…, K),
+// labels (…) i64, weights (K) or undefined. The mean is weighted by the labels' weights, as in PyTorch; 0 where no
+// label counts. losses (…): 0 where the label is ignored.
+Variable cross_entropy(const Variable& logits, const Tensor& labels, const CrossEntropyParams& params,
+                       const Tensor& weights, Tensor* losses = nullptr);
+Variable mean_squared_error(const Variable& x, const Tensor& target);  // scalar (): the mean of (x − target)²
+Variable sum(const Variable& x);                                       // scalar ()
+Variable dot(const Variable& x, const Tensor& weights);                // scalar (): Σ x·weights
 
 Variable concat_channels(const std::vector<Variable>& parts);
 Variable slice_channels(const Variable& x, int64_t begin, int64_t end);

@@ -97,6 +97,13 @@ struct PoolParams {
 // What the second factor of an elementwise operation is stretched over: itself, (C) or (N, C).
 enum class Broadcast : uint8_t { same, channel, sample_channel };
 
+// Labels equal to ignore_index do not count (none by default). smoothing: the share of the target spread over all
+// classes (Szegedy et al., 2016).
+struct CrossEntropyParams {
+  double smoothing = 0;
+  int64_t ignore_index = -1;
+};
+
 // One parameter's update. State tensors belong to the optimizer; second is AdamW's alone.
 struct Update {
   Tensor parameter, gradient, first, second;
@@ -148,6 +155,9 @@ class Backend {
 
   virtual void activation(Activation activation, const Tensor& x, Tensor& y);
   virtual void activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx);
+  // y = 1 / (1 + exp(−x)); backward from y: dx = dy · y (1 − y).
+  virtual void sigmoid(const Tensor& x, Tensor& y);
+  virtual void sigmoid_backward(const Tensor& y, const Tensor& dy, Sink dx);
   // y (+)= alpha x: copies, negates, accumulates.
   virtual void scale(double alpha, const Tensor& x, Sink y);
   virtual void add(const Tensor& a, const Tensor& b, Broadcast broadcast, Tensor& y);
@@ -174,6 +184,19 @@ class Backend {
                                       Sink dlogits);
   // sums (3) f64 += (Σ losses, number of rows whose largest logit is the label's, rows): read at log intervals alone.
   virtual void accumulate_metrics(const Tensor& losses, const Tensor& logits, const Tensor& labels, Tensor& sums);
+
+  // The general form. weights (K) or undefined; losses (N), mean (1) = Σ losses / total, total (1) = Σ weights[label]
+  // over the rows that count; both 0 where none does.
+  virtual void weighted_cross_entropy(const CrossEntropyParams& p, const Tensor& logits, const Tensor& labels,
+                                      const Tensor& weights, Tensor& losses, Tensor& mean, Tensor& total);
+  // dlogits (+)= scale[0] · dmean/dlogits.
+  virtual void weighted_cross_entropy_backward(const CrossEntropyParams& p, const Tensor& logits, const Tensor& labels,
+                                               const Tensor& weights, const Tensor& total, const Tensor& scale,
+                                               Sink dlogits);
+  // sums (4 + K²) f64 += (Σ losses, rows whose largest logit is the label's, rows, rows whose label is among the five
+  // largest logits, the confusion matrix [label][prediction]), over the rows whose label is not ignore_index.
+  virtual void accumulate_confusion(int64_t ignore_index, const Tensor& losses, const Tensor& logits,
+                                    const Tensor& labels, Tensor& sums);
 
   // y (+)= x / (1 − p) where uniform_at(key, i) ≥ p, else 0; the same key repeats the same mask.
   virtual void dropout(uint64_t key, double p, const Tensor& x, Sink y);

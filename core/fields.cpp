@@ -177,13 +177,15 @@ void Fields::read(std::string_view key, T& value, std::string_view type, std::st
   const Json* node = find(key);
   if (node == nullptr) {
     if (rule.required && readable()) fault(key, fmt::format("is missing; it is {}", doc));
-  } else if constexpr (std::is_same_v<T, std::vector<int64_t>>) {
+  } else if constexpr (std::is_same_v<T, std::vector<int64_t>> || std::is_same_v<T, std::vector<double>>) {
+    using Element = typename T::value_type;
     if (!node->is_array()) {
-      fault(key, fmt::format("expects a list of integers, not {}", kind_of(*node)));
+      fault(key, fmt::format("expects a list of {}, not {}", std::is_same_v<Element, double> ? "numbers" : "integers",
+                             kind_of(*node)));
     } else {
       value.clear();
       for (size_t i = 0; i < node->size(); ++i) {
-        int64_t v = 0;
+        Element v = 0;
         auto wrong = take((*node)[i], v);
         if (!wrong) wrong = broken(v, rule);
         if (wrong) fault(fmt::format("{}[{}]", key, i), *wrong);
@@ -217,6 +219,9 @@ void Fields::operator()(std::string_view key, std::string& value, std::string_vi
 }
 void Fields::operator()(std::string_view key, std::vector<int64_t>& value, std::string_view doc, const Rule& rule) {
   read(key, value, "list of integers", doc, rule);
+}
+void Fields::operator()(std::string_view key, std::vector<double>& value, std::string_view doc, const Rule& rule) {
+  read(key, value, "list of numbers", doc, rule);
 }
 void Fields::operator()(std::string_view key, std::optional<bool>& value, std::string_view doc, const Rule& rule) {
   read(key, value, "boolean", doc, rule);

@@ -93,6 +93,7 @@ class Fields {
   void operator()(std::string_view key, double& value, std::string_view doc, const Rule& rule = {});
   void operator()(std::string_view key, std::string& value, std::string_view doc, const Rule& rule = {});
   void operator()(std::string_view key, std::vector<int64_t>& value, std::string_view doc, const Rule& rule = {});
+  void operator()(std::string_view key, std::vector<double>& value, std::string_view doc, const Rule& rule = {});
   void operator()(std::string_view key, std::optional<bool>& value, std::string_view doc, const Rule& rule = {});
   void operator()(std::string_view key, std::optional<int64_t>& value, std::string_view doc, const Rule& rule = {});
 

@@ -25,12 +25,11 @@ Conv2d::Conv2d(const Conv2dOptions& o) : Module("conv2d"), params_(o.params()) {
   if (o.in_channels % o.groups != 0 || o.out_channels % o.groups != 0)
     fail_user("conv2d: {} groups must divide the {} input and the {} output channels", o.groups, o.in_channels,
               o.out_channels);
+  const Init linear{Init::uniform,
+                    1.0 / std::sqrt(static_cast<double>(o.in_channels / o.groups * o.kernel * o.kernel))};
   add_parameter("weight", weight_, {o.out_channels, o.kernel, o.kernel, o.in_channels / o.groups},
-                {Init::normal, kaiming_deviation(o.out_channels, o.kernel)});
-  if (o.bias)
-    add_parameter(
-        "bias", bias_, {o.out_channels},
-        {Init::uniform, 1.0 / std::sqrt(static_cast<double>(o.in_channels / o.groups * o.kernel * o.kernel))});
+                o.last ? linear : Init{Init::normal, kaiming_deviation(o.out_channels, o.kernel)});
+  if (o.bias) add_parameter("bias", bias_, {o.out_channels}, linear);
 }
 
 Variable Conv2d::forward(const Variable& x) { return ops::conv2d(x, weight_, bias_, params_); }

@@ -1,5 +1,6 @@
 // conv2d: (N, H, W, I) → (N, H', W', O); weight (O, kH, kW, I/groups), bias (O) where asked for.
-// Drawn from N(0, 2 / (O·kH·kW)), as the authors' released code does.
+// Drawn from N(0, 2 / (O·kH·kW)), as the authors' released code does; or like a linear layer where it is a network's
+// last, whose few outputs would begin far too large.
 #pragma once
 
 #include "layers/module.h"
@@ -15,6 +16,7 @@ struct Conv2dOptions {
   int64_t dilation = 1;
   int64_t groups = 1;
   bool bias = false;
+  bool last = false;  // not for JSON: weights from U(±1/√inputs)
 
   void fields(Fields& f);
   ConvParams params() const { return {stride, padding.value_or(dilation * (kernel - 1) / 2), dilation, groups}; }

@@ -87,14 +87,15 @@ class Module {
   std::vector<std::unique_ptr<Module>> children_;
 };
 
-// What a layer is built for. In a V-cycle: the level's width, its groups, its number, and whether it is the last one.
-// Elsewhere: what arrives, one group, level 0, coarsest.
+// What a layer is built for. In a V-cycle: the level's width, its groups, its number, whether it is the last one, and
+// the dilation of its spatial kernels. Elsewhere: what arrives, one group, level 0, coarsest, 1.
 struct LayerContext {
   int64_t channels = 0;
   int64_t groups = 1;
   int64_t level = 0;
   bool coarsest = true;
   Shape input{};  // of one sample (1, H, W, C) where it is known, else rank 0
+  int64_t dilation = 1;
 };
 
 using LayerRegistry = Registry<Module, LayerContext>;

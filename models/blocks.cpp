@@ -15,28 +15,31 @@ struct DenseBottleneckOptions {
   }
 };
 
+ChainLinkOptions spatial(const BlockContext& c, Activation activation, int64_t stride) {
+  ChainLinkOptions link = conv_norm_act(c.channels, 3, activation, 1, stride);
+  link.conv.dilation = c.dilation;
+  return link;
+}
+
 void add_all(BlockRegistry& r) {
   using Made = std::unique_ptr<Module>;
   r.add(
       "basic", "dense: two 3×3 convolutions", +[](const NoOptions&, const BlockContext& c) -> Made {
-        return std::make_unique<DenseBlock>("basic_block",
-                                            std::vector{conv_norm_act(c.channels, 3, Activation::relu, 1, c.stride),
-                                                        conv_norm_act(c.channels, 3, Activation::none)},
-                                            c);
+        return std::make_unique<DenseBlock>(
+            "basic_block", std::vector{spatial(c, Activation::relu, c.stride), spatial(c, Activation::none, 1)}, c);
       });
   r.add(
       "bottleneck", "dense: 1×1, 3×3, 1×1 convolutions",
       +[](const DenseBottleneckOptions&, const BlockContext& c) -> Made {
         return std::make_unique<DenseBlock>(
             "bottleneck_block",
-            std::vector{conv_norm_act(c.channels, 1, Activation::relu),
-                        conv_norm_act(c.channels, 3, Activation::relu, 1, c.stride),
+            std::vector{conv_norm_act(c.channels, 1, Activation::relu), spatial(c, Activation::relu, c.stride),
                         conv_norm_act(bottleneck_expansion * c.channels, 1, Activation::none)},
             c);
       });
   r.add(
       "mgic", "a V-cycle over the channels", +[](const MgicOptions& o, const BlockContext& c) -> Made {
-        return std::make_unique<MgicStage>(o, c.in_channels, c.channels, c.stride);
+        return std::make_unique<MgicStage>(o, c.in_channels, c.channels, c.stride, c.dilation);
       });
 }
 

@@ -15,6 +15,7 @@ struct BlockContext {
   int64_t in_channels = 0;
   int64_t channels = 0;  // the stage's width
   int64_t stride = 1;
+  int64_t dilation = 1;  // of its spatial kernels
 };
 
 using BlockRegistry = Registry<Module, BlockContext>;

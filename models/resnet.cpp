@@ -5,11 +5,9 @@
 
 namespace mgic {
 
-void ResNetOptions::fields(Fields& f) {
+void ResNetBodyOptions::fields(Fields& f) {
   f("stem", stem, "first layers: 3×3 for small images, 7×7 stride 2 and a max pool for large ones",
     one_of({"cifar", "imagenet"}));
-  f("in_channels", in_channels, "channels of the images", between(1, max_count));
-  f("classes", classes, "logits", between(1, max_count));
   f("channels", channels, "width of each stage; the first is also the stem's", between(1, max_count));
   f("blocks", blocks, "blocks of each stage", between(1, 1000));
   f("strides", strides, "of the first block of each stage", between(1, 255));
@@ -25,26 +23,65 @@ void ResNetOptions::fields(Fields& f) {
           "inverted_residual does not fit a ResNet; use basic, bottleneck or pointwise, or the mobilenet_v3 model");
 }
 
-ResNet::ResNet(const ResNetOptions& o) : Module("resnet"), max_pool_(o.stem == "imagenet") {
+void ResNetOptions::fields(Fields& f) {
+  f("in_channels", in_channels, "channels of the images", between(1, max_count));
+  f("classes", classes, "logits", between(1, max_count));
+  body.fields(f);
+}
+
+void ResNetBackboneOptions::fields(Fields& f) {
+  body.fields(f);
+  f("output_stride", output_stride, "pixels of the image a side of one of the last feature map, by dilation",
+    between(1, StrideBudget::unbounded));
+}
+
+ResNetBackbone::ResNetBackbone(const ResNetBodyOptions& o, int64_t in_channels, int64_t output_stride)
+    : Backbone("resnet"), max_pool_(o.stem == "imagenet") {
+  StrideBudget budget(output_stride);
+  if (max_pool_ && budget.take(2) * budget.take(2) != 4)
+    fail_user("resnet: output_stride must be at least the stem's, 4, not {}", output_stride);
   const ChainLinkOptions first = max_pool_ ? conv_norm_act(o.channels[0], 7, Activation::relu, 1, 2)
                                            : conv_norm_act(o.channels[0], 3, Activation::relu);
-  stem_ = &add_child("stem", std::make_unique<ConvChain>("conv_chain", o.in_channels,
+  stem_ = &add_child("stem", std::make_unique<ConvChain>("conv_chain", in_channels,
                                                          ConvChainOptions{{first}, false, Activation::none}));
   int64_t channels = o.channels[0];
-  for (size_t s = 0; s < o.channels.size(); ++s)
+  for (size_t s = 0; s < o.channels.size(); ++s) {
+    Stage& stage = stages_.emplace_back();
+    stage.channels = block_outputs(o.block, o.channels[s]);
+    // The block that would have had the stride keeps the dilation of the stage before, as in torchvision.
+    const int64_t before = budget.dilation();
+    const int64_t stride = budget.take(o.strides[s]);
     for (int64_t b = 0; b < o.blocks[s]; ++b) {
-      const BlockContext context{channels, o.channels[s], b == 0 ? o.strides[s] : 1};
-      blocks_.push_back(&add_child(fmt::format("stages.{}.{}", s, b), o.block.make(context)));
-      channels = block_outputs(o.block, o.channels[s]);
+      const BlockContext context{channels, o.channels[s], b == 0 ? stride : 1, b == 0 ? before : budget.dilation()};
+      stage.blocks.push_back(&add_child(fmt::format("stages.{}.{}", s, b), o.block.make(context)));
+      channels = stage.channels;
     }
-  classifier_ = &add_child("classifier", std::make_unique<Linear>(LinearOptions{channels, o.classes, true}));
+  }
+}
+
+Backbone::Widths ResNetBackbone::widths() const {
+  return {stages_[stage_from_end(2)].channels, stages_[stage_from_end(1)].channels, stages_.back().channels};
+}
+
+Features ResNetBackbone::extract(const Variable& images) {
+  Variable x = (*stem_)(images);
+  if (max_pool_) x = ops::pool2d(x, {Pool::max, 3, 2, 1});
+  Features f;
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    for (Module* block : stages_[s].blocks) x = (*block)(x);
+    if (s == stage_from_end(2)) f.low = x;
+    if (s == stage_from_end(1)) f.middle = x;
+  }
+  f.high = x;
+  return f;
+}
+
+ResNet::ResNet(const ResNetOptions& o) : ResNetBackbone(o.body, o.in_channels, StrideBudget::unbounded) {
+  classifier_ = &add_child("classifier", std::make_unique<Linear>(LinearOptions{widths().high, o.classes, true}));
 }
 
 Variable ResNet::forward(const Variable& images) {
-  Variable x = (*stem_)(images);
-  if (max_pool_) x = ops::pool2d(x, {Pool::max, 3, 2, 1});
-  for (Module* block : blocks_) x = (*block)(x);
-  return (*classifier_)(ops::global_pool(x, Pool::average));
+  return (*classifier_)(ops::global_pool(extract(images).high, Pool::average));
 }
 
 }  // namespace mgic

@@ -11,6 +11,7 @@
 #include "core/rng.h"
 #include "layers/dropout.h"
 #include "models/summary.h"
+#include "train/evaluate.h"
 #include "train/trainer.h"
 
 namespace mgic {
@@ -76,14 +77,13 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
   Rng rng(static_cast<uint64_t>(experiment.options.seed), Purpose::test);
   Tensor images = Tensor::empty(sample.with(0, batch), DType::f32, Device::cpu);
   for (float& v : images.span<float>()) v = static_cast<float>(rng.normal());
-  Tensor labels = Tensor::empty({batch}, DType::i64, Device::cpu);
-  for (int64_t& v : labels.span<int64_t>()) v = rng.below(model_classes(experiment.options.model));
-  images = in_precision(images, device, experiment.options.train.dtype());
-  labels = labels.to(device);
+  images = in_precision(images, {device, experiment.options.train.dtype()});
+  const auto loss = make_loss(experiment.options.loss, experiment.options.model);
+  const Targets targets{images, random_labels(experiment.options.model, images.shape(), rng).to(device)};
 
   const RandomStep random(static_cast<uint64_t>(experiment.options.seed), 0);
   auto step = [&] {
-    forward_backward(*model, images, labels);
+    forward_backward(*model, *loss, images, targets);
     optimizer->step(1e-3 * optimizer->base_lr());
   };
   result.train_step_ms = median_ms(runs, step);

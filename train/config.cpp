@@ -134,6 +134,11 @@ Experiment read_json(Json json, const std::string& file, const Overrides& overri
     } catch (const Error& e) {
       faults.add("model", e.what());
     }
+    try {
+      make_loss(o.loss, o.model);
+    } catch (const UserError& e) {
+      faults.add("loss", e.what());
+    }
   }
   faults.raise(file);
   experiment.resolved = std::make_shared<Json>(fields.resolved());
@@ -177,6 +182,7 @@ void ExperimentOptions::fields(Fields& f) {
     f("data", data, "the data set and its batches");
   else
     f.accept("data");
+  f.spec("loss", loss, loss_registry(), "what training minimises; default: cross_entropy, or mse of images");
   f.spec("optimizer", optimizer, optimizer_registry(), "how the weights follow the gradients");
   f.spec("schedule", schedule, schedule_registry(), "how the learning rate changes; default: constant");
   f("train", train, "length and precision of the training");
@@ -193,13 +199,16 @@ Experiment parse_experiment(const std::string& text, const std::string& file, co
   return read_json(parse_file_text(text, file), file, overrides, needs);
 }
 
+Shape sample_shape(const ModelSpec& model, const SampleShape& s) {
+  return takes_points(model) ? Shape{1, s.height, s.channels} : Shape{1, s.height, s.width, s.channels};
+}
+
 Shape sample_shape(const Experiment& experiment) {
   const ExperimentOptions& o = experiment.options;
   if (o.has_data())
-    if (const auto declared = declared_data(o.data.source))
-      return {1, declared->shape.height, declared->shape.width, declared->shape.channels};
+    if (const auto declared = declared_data(o.data.source)) return sample_shape(o.model, declared->shape);
   const int64_t size = default_image_size(o.model);
-  return {1, size, size, model_channels(o.model)};
+  return sample_shape(o.model, {model_channels(o.model), size, size});
 }
 
 std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& input) {
@@ -208,7 +217,8 @@ std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& i
 
 void check_against_data(const Experiment& experiment, const SampleShape& shape, int64_t classes, Faults& faults) {
   const ModelSpec& model = experiment.options.model;
-  if (const int64_t given = model_classes(model); given != classes)
+  // A network without classes gives images back.
+  if (const int64_t given = model_classes(model); given != 0 && given != classes)
     faults.add("model.classes", fmt::format("is {}, but the data set {} has {} classes", given,
                                             experiment.options.data.source.type, classes));
   if (const int64_t given = model_channels(model); given != shape.channels)

@@ -9,6 +9,7 @@
 #include "core/fields.h"
 #include "data/options.h"
 #include "models/model.h"
+#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -40,6 +41,7 @@ struct ExperimentOptions {
   LayerSpec layer;  // a bare layer instead of a model, for traces
   int64_t layer_channels = 0;
   DataOptions data;
+  LossSpec loss;  // default: that of the model's task
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   TrainOptions train;
@@ -71,8 +73,10 @@ Experiment parse_experiment(const std::string& text, const std::string& file, co
 
 // Builds the model for the images of the data, of `input` where given, or of its default size.
 std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& input);
-// The shape (1, H, W, C) of one sample: the data's where they declare it, else the model's default.
+// The shape of one sample as the model takes it, (1, H, W, C) or for point clouds (1, H points, C): the data's where
+// they declare it, else the model's default.
 Shape sample_shape(const Experiment& experiment);
+Shape sample_shape(const ModelSpec& model, const SampleShape& sample);
 
 // That model and data fit each other; faults of both, with their paths.
 void check_against_data(const Experiment& experiment, const SampleShape& shape, int64_t classes, Faults& faults);

@@ -1,28 +1,36 @@
 #include "train/evaluate.h"
 
-#include "autograd/ops.h"
-#include "train/trainer.h"
-
 namespace mgic {
 
-Metrics evaluate(Module& model, DataLoader& loader, Device device, DType precision,
-                 const std::function<void(const Tensor&, const Tensor&)>& each) {
+Tensor in_precision(const Tensor& images, Placing placing) {
+  const Tensor there = images.to(placing.device);
+  if (there.dtype() == placing.precision) return there;
+  Tensor converted = Tensor::empty(there.shape(), placing.precision, placing.device);
+  backend_of(placing.device).cast(there, converted);
+  return converted;
+}
+
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full) {
   const bool training = model.training();
   model.train(false);
   NoGrad no_grad;
-  MetricSums sums(device);
+  MetricSums sums = loss.sums(placing.device, full);
   Batch batch;
+  int64_t samples = 0;
   loader.start(0);
-  while (loader.next(batch)) {
-    const Tensor labels = batch.labels.to(device);
-    const Variable logits = model(Variable(in_precision(batch.images, device, precision)));
-    Tensor losses;
-    ops::cross_entropy(logits, labels, &losses);
-    sums.add(losses, logits.value(), labels);
-    if (each) each(logits.value(), labels);
+  for (uint64_t step = 0; loader.next(batch); ++step) {
+    const Targets targets{batch.images.to(placing.device), batch.labels.to(placing.device)};
+    const Tensor input = loss.input(targets.images, noise_stream(seed, false, step));
+    const Variable output = model(Variable(in_precision(input, placing)));
+    Tensor rows;
+    loss.of(output, targets, false, &rows);
+    loss.add(sums, rows, output.value(), targets);
+    samples += targets.images.shape()[0];
   }
   model.train(training);
-  return sums.read();
+  Metrics metrics = sums.read();
+  metrics.samples = samples;
+  return metrics;
 }
 
 }  // namespace mgic

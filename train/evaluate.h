@@ -1,16 +1,21 @@
-// Evaluation of a network on a data set: every sample once, in evaluation mode.
+// Evaluation of a network on a data set: every sample once, in evaluation mode; the last partial batch counts like any
+// other sample.
 #pragma once
-
-#include <functional>
 
 #include "data/loader.h"
 #include "layers/module.h"
-#include "train/metrics.h"
+#include "train/loss.h"
 
 namespace mgic {
 
-// `each` sees the logits and labels of every batch.
-Metrics evaluate(Module& model, DataLoader& loader, Device device, DType precision,
-                 const std::function<void(const Tensor& logits, const Tensor& labels)>& each = {});
+// Where a network runs, and the element type of what it is given.
+struct Placing {
+  Device device;
+  DType precision = DType::f32;
+};
+Tensor in_precision(const Tensor& images, Placing placing);
+
+// seed: of the noise, where the loss adds any. full: with all that can be counted, not only what training shows.
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full);
 
 }  // namespace mgic

@@ -47,13 +47,13 @@ bool Progress::due(int64_t step) const {
 }
 
 void Progress::show(int64_t epoch, int64_t epochs, int64_t step_in_epoch, int64_t steps_per_epoch, int64_t step,
-                    const Metrics& m, double images_per_second) {
+                    const Metrics& m, Task task, double images_per_second) {
   shown_ = Clock::now();
   const double elapsed = std::chrono::duration<double>(shown_ - start_).count();
   const double eta =
       step > first_ ? elapsed / static_cast<double>(step - first_) * static_cast<double>(total_ - step) : 0;
-  const std::string numbers = fmt::format("loss {:.4f}  accuracy {:6.2f} %  {:6.0f} images/s  ETA {}", m.loss,
-                                          100 * m.accuracy, images_per_second, format_duration(eta));
+  const std::string numbers = fmt::format("loss {:.4f}  {}  {:6.0f} images/s  ETA {}", m.loss, m.text(task),
+                                          images_per_second, format_duration(eta));
   const int digits = static_cast<int>(std::to_string(steps_per_epoch).size());
   if (terminal_) {
     fmt::print(stderr, "\r\x1b[Kepoch {}/{} |{}| {:>{}}/{}  {}", epoch, epochs,

@@ -19,7 +19,7 @@ class Progress {
   // Whether a line is due, so that metrics are read only then.
   bool due(int64_t step) const;
   void show(int64_t epoch, int64_t epochs, int64_t step_in_epoch, int64_t steps_per_epoch, int64_t step,
-            const Metrics& metrics, double images_per_second);
+            const Metrics& metrics, Task task, double images_per_second);
   // Prints above the bar.
   void line(const std::string& text);
   void finish();

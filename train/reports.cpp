@@ -110,39 +110,81 @@ std::string bench_json(const BenchResult& r) {
   return json.dump();
 }
 
+std::string dry_run_text(const DryRun& r) {
+  return format_table({{"batch", r.batch.str()},
+                       {"output", r.output.str()},
+                       {"parameters", with_thousands(r.summary.parameters)},
+                       {"multiply-accumulates of one sample", with_thousands(r.summary.macs)},
+                       {"loss of the step", fmt::format("{:.4f}", r.loss)},
+                       {"training step", fmt::format("{:.1f} ms", r.step_ms)},
+                       {"samples a second", fmt::format("{:.1f}", 1e3 * static_cast<double>(r.batch[0]) / r.step_ms)},
+                       {"memory: weights", fmt::format("{:.1f} MiB", r.weights_mb)},
+                       {"memory: activations, as inferred", fmt::format("{:.1f} MiB", r.activations_mb)},
+                       {"memory: peak of the process", fmt::format("{:.0f} MiB", r.peak_rss_mb)}}) +
+         "\nno data were read, and nothing was written\n";
+}
+
 // Classes beyond this many make no readable confusion matrix.
 constexpr size_t most_columns = 20;
 
 std::string evaluation_text(const Evaluation& e) {
-  const size_t n = e.confusion.size();
-  std::vector<std::vector<std::string>> rows{{"class", "samples", "recall", "precision"}};
-  for (size_t c = 0; c < n; ++c) {
-    int64_t samples = 0, predicted = 0;
-    for (size_t other = 0; other < n; ++other) {
-      samples += e.confusion[c][other];
-      predicted += e.confusion[other][c];
+  const auto& confusion = e.metrics.confusion;
+  const size_t n = confusion.size();
+  const bool pixels = e.task == Task::segmentation;
+  std::string text;
+  if (n > 0) {
+    std::vector<std::vector<std::string>> rows{{"class", pixels ? "pixels" : "samples", "recall", "precision"}};
+    if (pixels) rows[0].emplace_back("IoU");
+    for (size_t c = 0; c < n; ++c) {
+      int64_t samples = 0, predicted = 0;
+      for (size_t other = 0; other < n; ++other) {
+        samples += confusion[c][other];
+        predicted += confusion[other][c];
+      }
+      rows.push_back(
+          {e.names[c], with_thousands(samples), ratio(confusion[c][c], samples), ratio(confusion[c][c], predicted)});
+      if (pixels) rows.back().push_back(ratio(confusion[c][c], samples + predicted - confusion[c][c]));
     }
-    rows.push_back(
-        {e.names[c], with_thousands(samples), ratio(e.confusion[c][c], samples), ratio(e.confusion[c][c], predicted)});
+    text = format_table(rows);
   }
-  std::string text = format_table(rows);
-  if (n <= most_columns) {
+  if (n > 0 && n <= most_columns) {
     std::vector<std::vector<std::string>> matrix{{"true \\ predicted"}};
     for (size_t c = 0; c < n; ++c) matrix[0].push_back(std::to_string(c));
     for (size_t c = 0; c < n; ++c) {
       matrix.push_back({fmt::format("{} {}", c, e.names[c])});
-      for (int64_t count : e.confusion[c]) matrix.back().push_back(count == 0 ? "." : std::to_string(count));
+      for (int64_t count : confusion[c]) matrix.back().push_back(count == 0 ? "." : std::to_string(count));
     }
     text += "\n" + format_table(matrix);
   }
-  return text + fmt::format("\naccuracy {:.2f} %, loss {:.4f} on {} samples, with {}\n", 100 * e.metrics.accuracy,
-                            e.metrics.loss, with_thousands(e.metrics.samples), e.weights);
+  std::string more;
+  if (n > 5 && !pixels) more += fmt::format(", top-5 {:.2f} %", 100 * e.metrics.top5.value_or(0));
+  if (n > 0) more += fmt::format(", mean class accuracy {:.2f} %", 100 * e.metrics.mean_class_accuracy());
+  return text + fmt::format("\n{}, loss {:.4f}{} on {} samples, with {}\n", e.metrics.text(e.task), e.metrics.loss,
+                            more, with_thousands(e.metrics.samples), e.weights);
 }
 
 std::string evaluation_json(const Evaluation& e) {
-  return Json{{"accuracy", e.metrics.accuracy}, {"loss", e.metrics.loss}, {"samples", e.metrics.samples},
-              {"weights", e.weights},           {"classes", e.names},     {"confusion", e.confusion}}
-      .dump();
+  Json json{{"loss", e.metrics.loss}, {"samples", e.metrics.samples}, {"weights", e.weights}};
+  if (e.task == Task::restoration) {
+    json["psnr"] = e.metrics.psnr;
+    return json.dump();
+  }
+  json["accuracy"] = e.metrics.accuracy;
+  json["classes"] = e.names;
+  json["confusion"] = e.metrics.confusion;
+  if (e.metrics.confusion.empty()) return json.dump();
+  json["mean_class_accuracy"] = e.metrics.mean_class_accuracy();
+  if (e.task == Task::classification) {
+    json["top5"] = e.metrics.top5.value_or(0);
+    return json.dump();
+  }
+  json["miou"] = e.metrics.mean_iou();
+  json["iou"] = Json::array();
+  for (size_t c = 0; c < e.metrics.confusion.size(); ++c) {
+    const auto iou = e.metrics.iou(c);
+    json["iou"].push_back(iou ? Json(*iou) : Json());
+  }
+  return json.dump();
 }
 
 std::string predictions_text(const std::vector<Prediction>& predictions) {

@@ -7,6 +7,7 @@
 #include "core/fields.h"
 #include "models/summary.h"
 #include "train/bench.h"
+#include "train/dry_run.h"
 #include "train/metrics.h"
 
 namespace mgic {
@@ -22,9 +23,11 @@ std::string summary_json(const Summary& summary, const Summary& dense);
 std::string bench_text(const BenchResult& result);
 std::string bench_json(const BenchResult& result);
 
+std::string dry_run_text(const DryRun& result);
+
 struct Evaluation {
+  Task task = Task::classification;
   Metrics metrics;
-  std::vector<std::vector<int64_t>> confusion;  // [true class][predicted class]
   std::vector<std::string> names;
   std::string weights;
 };

@@ -1,7 +1,7 @@
 #include "train/run.h"
 
 #include "core/safetensors.h"
-#include "layers/state.h"
+#include "models/torchvision.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
 
@@ -24,10 +24,9 @@ OpenRun open_run(const fs::path& where, const fs::path& checkpoint, const Overri
 
   run.data = open_and_check(run.experiment);
   run.device = choose_device(run.experiment.options.device);
-  const SampleShape s = run.data->train->shape();
-  run.model = build_model(run.experiment, {1, s.height, s.width, s.channels});
+  run.model = build_model(run.experiment, sample_shape(run.experiment.options.model, run.data->train->shape()));
   run.model->to(run.device, DType::f32);
-  load_state(*run.model, file.tensors, run.weights.string());
+  load_weights(*run.model, run.experiment.options.model, file.tensors, run.weights.string());
   run.model->train(false);
   return run;
 }

@@ -4,6 +4,7 @@
 #include "layers/dropout.h"
 #include "layers/sequential.h"
 #include "layers/state.h"
+#include "models/torchvision.h"
 #include "train/trainer.h"
 
 namespace mgic {
@@ -38,7 +39,10 @@ class Tracer {
     module_ = bare_ ? options_.layer.make({options_.layer_channels, 1, 0, true, sample})
                     : options_.model.make({sample[1], sample[2]});
     module_->to(request.device, request.dtype);
-    load_state(*module_, request.weights.tensors, request.weights_name);
+    if (bare_)
+      load_state(*module_, request.weights.tensors, request.weights_name);
+    else
+      load_weights(*module_, options_.model, request.weights.tensors, request.weights_name);
   }
 
   TensorFile run() {
@@ -76,15 +80,18 @@ class Tracer {
 
   void train_model() {
     const Tensor labels = take("labels", DType::i64);
-    if (labels.shape() != Shape{input_.shape()[0]})
-      fail_user("{}: \"labels\" must be ({}), one for each input, not {}", request_.batch_name, input_.shape()[0],
-                labels.shape().str());
+    const Shape& in = input_.shape();
+    const Shape wanted = segments(options_.model) ? Shape{in[0], in[1], in[2]} : Shape{in[0]};
+    if (labels.shape() != wanted)
+      fail_user("{}: \"labels\" must be {}, one for each {}, not {}", request_.batch_name, wanted,
+                segments(options_.model) ? "pixel" : "input", labels.shape());
+    const auto loss = make_loss(options_.loss, options_.model);
     const auto optimizer =
         options_.optimizer.make != nullptr ? options_.optimizer.make({*module_}) : std::unique_ptr<Optimizer>();
     if (!optimizer && request_.steps > 1) fail_user("optimizer: is missing; --steps {} needs one", request_.steps);
     std::vector<double> losses;
     for (int64_t step = 0; step < request_.steps; ++step) {
-      const StepResult result = forward_backward(*module_, input_, labels);
+      const StepResult result = forward_backward(*module_, *loss, input_, {input_, labels});
       losses.push_back(result.loss.value().to(Device::cpu).item());
       if (step == 0) {
         keep("logits.train", result.logits.value());

@@ -53,9 +53,10 @@ class Training {
         validation_loader_(data.validation ? std::make_unique<DataLoader>(
                                                  *data.validation, evaluation_loader(options_.data), data.normalization)
                                            : nullptr),
-        sums_(device_) {
-    const SampleShape s = data.train->shape();
-    model_ = build_model(experiment, {1, s.height, s.width, s.channels});
+        task_(task_of(options_.model)),
+        loss_(make_loss(options_.loss, options_.model, data.normalization.deviation)),
+        sums_(loss_->sums(device_, false)) {
+    model_ = build_model(experiment, sample_shape(options_.model, data.train->shape()));
     model_->to(device_, DType::f32);
     model_->initialize(seed_);
     optimizer_ = options_.optimizer.make({*model_});
@@ -87,6 +88,7 @@ class Training {
     Progress progress(total_steps(), optimizer_->steps(), options_.train.log_seconds);
     progress_ = &progress;
     TrainOutcome outcome;
+    outcome.task = task_;
     outcome.folder = folder_.path();
     last_save_ = Clock::now();
     for (; epoch_ < options_.train.epochs; ++epoch_, batch_ = 0) {
@@ -96,10 +98,10 @@ class Training {
         outcome.interrupted = true;
         return outcome;
       }
-      outcome.test_accuracy = end_epoch();
+      outcome.test_score = end_epoch();
     }
     progress.finish();
-    outcome.best_accuracy = best_;
+    outcome.best_score = best_;
     return outcome;
   }
 
@@ -122,7 +124,7 @@ class Training {
       if (progress_->due(optimizer_->steps())) {
         const Metrics metrics = sums_.read();
         require_finite(metrics, batch);
-        progress_->show(epoch_ + 1, options_.train.epochs, batch_, steps, optimizer_->steps(), metrics, rate);
+        progress_->show(epoch_ + 1, options_.train.epochs, batch_, steps, optimizer_->steps(), metrics, task_, rate);
       }
       // One that is due at an epoch's last step is written behind its evaluation.
       if (batch_ < steps && checkpoint_due()) {
@@ -136,30 +138,33 @@ class Training {
     return true;
   }
 
-  Tensor images_of(const Batch& batch) const { return in_precision(batch.images, device_, options_.train.dtype()); }
+  Placing placing() const { return {device_, options_.train.dtype()}; }
 
   void step(const Batch& batch) {
     const RandomStep random(seed_, static_cast<uint64_t>(optimizer_->steps()));
-    const Tensor labels = batch.labels.to(device_);
-    const StepResult result = forward_backward(*model_, images_of(batch), labels);
-    sums_.add(result.losses, result.logits.value(), labels);
+    const Targets targets{batch.images.to(device_), batch.labels.to(device_),
+                          batch.mixed_labels.defined() ? batch.mixed_labels.to(device_) : Tensor(), batch.mix};
+    const Rng noise = noise_stream(seed_, true, static_cast<uint64_t>(optimizer_->steps()));
+    const Tensor input = in_precision(loss_->input(targets.images, noise), placing());
+    const StepResult result = forward_backward(*model_, *loss_, input, targets);
+    loss_->add(sums_, result.losses, result.logits.value(), targets);
     lr_ = optimizer_->base_lr() * schedule_->factor(optimizer_->steps());
     optimizer_->step(lr_);
   }
 
-  // Evaluates, writes the metrics lines and the checkpoint that is due; returns the test accuracy.
+  // Evaluates, writes the metrics lines and the checkpoint that is due; returns the test score.
   double end_epoch() {
     const Metrics train = sums_.read();
     write_metrics("train", train, images_, seconds_);
-    std::string text = fmt::format("epoch {}/{}  train: loss {:.4f}, accuracy {:.2f} %, {:.1f} s, {:.0f} images/s",
-                                   epoch_ + 1, options_.train.epochs, train.loss, 100 * train.accuracy, seconds_,
-                                   static_cast<double>(images_) / seconds_);
+    std::string text =
+        fmt::format("epoch {}/{}  train: loss {:.4f}, {}, {:.1f} s, {:.0f} images/s", epoch_ + 1, options_.train.epochs,
+                    train.loss, train.text(task_), seconds_, static_cast<double>(images_) / seconds_);
     auto evaluated = [&](const char* split, DataLoader& loader) {
       const auto start = Clock::now();
-      const Metrics m = evaluate(*model_, loader, device_, options_.train.dtype());
+      const Metrics m = evaluate(*model_, *loss_, loader, placing(), seed_, false);
       write_metrics(split, m, m.samples, seconds_since(start));
-      text += fmt::format("  {}: loss {:.4f}, accuracy {:.2f} %", split, m.loss, 100 * m.accuracy);
-      return m.accuracy;
+      text += fmt::format("  {}: loss {:.4f}, {}", split, m.loss, m.text(task_));
+      return m.score(task_);
     };
     const double validated = validation_loader_ ? evaluated("validation", *validation_loader_) : 0;
     const double tested = evaluated("test", test_loader_);
@@ -176,14 +181,16 @@ class Training {
   }
 
   void write_metrics(const char* split, const Metrics& m, int64_t images, double seconds) {
-    folder_.append_metrics(Json{
-        {"epoch", epoch_ + 1},
-        {"split", split},
-        {"loss", m.loss},
-        {"accuracy", m.accuracy},
-        {"lr", lr_},
-        {"images_per_second", static_cast<double>(images) / seconds},
-        {"seconds", seconds}}.dump());
+    Json line{{"epoch", epoch_ + 1}, {"split", split}, {"loss", m.loss}};
+    if (task_ == Task::segmentation) line["miou"] = m.mean_iou();
+    if (task_ == Task::restoration)
+      line["psnr"] = m.psnr;
+    else
+      line["accuracy"] = m.accuracy;
+    line["lr"] = lr_;
+    line["images_per_second"] = static_cast<double>(images) / seconds;
+    line["seconds"] = seconds;
+    folder_.append_metrics(line.dump());
   }
 
   bool checkpoint_due() const {
@@ -217,7 +224,7 @@ class Training {
   void require_finite(const Metrics& metrics, const Batch& batch) {
     if (std::isfinite(metrics.loss)) return;
     progress_->finish();
-    const std::string where = first_not_finite(*model_, images_of(batch));
+    const std::string where = first_not_finite(*model_, in_precision(batch.images, placing()));
     fail_user(
         "{}: the loss is no longer finite at step {} (epoch {}){}; the last good checkpoint stays; try a smaller "
         "optimizer.lr or a longer schedule.warmup_epochs",
@@ -240,33 +247,50 @@ class Training {
   std::unique_ptr<Module> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;
+  Task task_;
+  std::unique_ptr<Loss> loss_;
   MetricSums sums_;
   Progress* progress_ = nullptr;
 
   int64_t epoch_ = 0, batch_ = 0;  // the next batch to train on
-  double best_ = -1, lr_ = 0;
-  double seconds_ = 0;  // of the epoch's training, as far as this process did it
-  int64_t images_ = 0;  // and its images
+  double best_ = -1e3, lr_ = 0;    // below every score, PSNR too
+  double seconds_ = 0;             // of the epoch's training, as far as this process did it
+  int64_t images_ = 0;             // and its images
   Clock::time_point epoch_start_, last_save_;
 };
 
 }  // namespace
 
-Tensor in_precision(const Tensor& images, Device device, DType dtype) {
-  const Tensor there = images.to(device);
-  if (there.dtype() == dtype) return there;
-  Tensor converted = Tensor::empty(there.shape(), dtype, device);
-  backend_of(device).cast(there, converted);
-  return converted;
-}
-
-StepResult forward_backward(Module& model, const Tensor& images, const Tensor& labels) {
+StepResult forward_backward(Module& model, const Loss& loss, const Tensor& input, const Targets& targets) {
   StepResult result;
-  result.logits = model(Variable(images));
-  result.loss = ops::cross_entropy(result.logits, labels, &result.losses);
+  result.logits = model(Variable(input));
+  auto of = [&](const Variable& logits, Tensor* rows) {
+    const Variable plain = loss.of(logits, targets, true, rows);
+    if (!targets.mixed_labels.defined()) return plain;
+    const Variable mixed = loss.of(logits, {targets.images, targets.mixed_labels}, true, nullptr);
+    return ops::add(ops::scale(plain, targets.mix), ops::scale(mixed, 1 - targets.mix));
+  };
+  result.loss = of(result.logits, &result.losses);
+  if (auto* extra = dynamic_cast<ExtraLoss*>(&model)) {
+    const Variable term = extra->extra_loss([&](const Variable& logits) { return of(logits, nullptr); });
+    if (term.defined()) result.loss = ops::add(result.loss, term);
+  }
   backward(result.loss);
   return result;
 }
+
+namespace {
+
+// Whether samples have a label for each pixel; a data set that does not know of masks has none.
+template <class Set>
+bool has_masks(const Set& set) {
+  if constexpr (requires { set.segmentation(); })
+    return set.segmentation();
+  else
+    return false;
+}
+
+}  // namespace
 
 std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   std::unique_ptr<DataSource> data;
@@ -277,10 +301,24 @@ std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   }
   Faults faults;
   check_data(experiment.options.data, *data, faults);
-  if (experiment.options.model.make != nullptr)
+  if (experiment.options.model.make != nullptr) {
+    const ModelSpec& model = experiment.options.model;
     check_against_data(experiment, data->train->shape(), data->train->classes(), faults);
+    if (task_of(model) != Task::restoration && segments(model) != has_masks(*data->train))
+      faults.add("model.type", fmt::format("{} gives a class for each {}, but the data set {} has a label for each {}",
+                                           model.type, segments(model) ? "pixel" : "sample",
+                                           experiment.options.data.source.type, segments(model) ? "sample" : "pixel"));
+  }
   faults.raise(experiment.file);
   return data;
+}
+
+Tensor random_labels(const ModelSpec& model, const Shape& batch, Rng& rng) {
+  const Shape shape = segments(model) ? Shape{batch[0], batch[1], batch[2]} : Shape{batch[0]};
+  Tensor labels = Tensor::zeros(shape, DType::i64, Device::cpu);
+  if (const int64_t classes = model_classes(model); classes > 0)
+    for (int64_t& v : labels.span<int64_t>()) v = rng.below(classes);
+  return labels;
 }
 
 std::string first_not_finite(Module& model, const Tensor& images) {
@@ -305,9 +343,10 @@ TrainOutcome train(const Experiment& experiment, const TrainRequest& request) {
     for (const std::string& w : warnings) log(LogLevel::warning, "{}", w);
     if (checkpoint && checkpoint->finished) {
       TrainOutcome outcome;
+      outcome.task = task_of(experiment.options.model);
       outcome.was_finished = true;
       outcome.folder = out;
-      outcome.best_accuracy = checkpoint->best;
+      outcome.best_score = checkpoint->best;
       return outcome;
     }
     if (checkpoint)

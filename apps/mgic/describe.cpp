@@ -3,6 +3,8 @@
 
 #include "apps/mgic/commands.h"
 #include "models/blocks.h"
+#include "models/mobilenet_v3.h"
+#include "models/point_blocks.h"
 #include "train/reports.h"
 
 namespace mgic::cli {
@@ -26,14 +28,19 @@ std::vector<Kind> kinds() {
   std::vector<Kind> all{
       kind("models", "networks: \"model\": {\"type\": …}", model_registry()),
       kind("blocks", "of a ResNet's stages: \"model\": {\"block\": {\"type\": …}}", block_registry()),
+      kind("mobile_blocks", "of a mobilenet_v3: \"model\": {\"block\": {\"type\": …}}", mobile_block_registry()),
+      kind("point_blocks", "of a pointnet or dgcnn: \"model\": {\"block\": {\"type\": …}}", point_block_registry()),
+      kind("backbones", "of a deeplabv3 or lraspp: \"model\": {\"backbone\": {\"type\": …}}", backbone_registry()),
       kind("layers", "of a sequential model: \"layers\": [{\"type\": …}]", layer_registry()),
       kind("smoothers", "layers made for \"smoother\"; any layer that keeps its shape will do", layer_registry()),
       kind("data", "data sets: \"data\": {\"type\": …}", data_registry()),
       kind("augmentations", "of training images: \"data\": {\"augment\": [{\"type\": …}]}", transform_registry()),
+      kind("losses", "\"loss\": {\"type\": …}", loss_registry()),
       kind("optimizers", "\"optimizer\": {\"type\": …}", optimizer_registry()),
       kind("schedules", "of the learning rate: \"schedule\": {\"type\": …}", schedule_registry()),
   };
-  std::erase_if(all[3].choices, [&](const std::string& n) { return !all[3].doc(n).starts_with("smoother"); });
+  auto smoothers = std::ranges::find(all, "smoothers", &Kind::name);
+  std::erase_if(smoothers->choices, [&](const std::string& n) { return !smoothers->doc(n).starts_with("smoother"); });
   // The parts of a configuration that have one form.
   const std::vector<std::pair<std::string, Schema>> parts{{"experiment", schema_of<ExperimentOptions>()},
                                                           {"data", schema_of<DataOptions>()},
@@ -55,7 +62,7 @@ const Kind& find_kind(const std::vector<Kind>& all, const std::string& name) {
   std::vector<std::string> names;
   for (const Kind& k : all) {
     // "layer" is as good as "layers".
-    if (k.name == name || k.name == name + "s") return k;
+    if (k.name == name || k.name == name + "s" || k.name == name + "es") return k;
     names.push_back(k.name);
   }
   fail_user("there is nothing called \"{}\" to list{}", name, suggestion(name, names));

@@ -6,7 +6,7 @@
 #include "data/image_file.h"
 #include "train/reports.h"
 #include "train/run.h"
-#include "train/trainer.h"
+#include "train/evaluate.h"
 
 namespace mgic::cli {
 namespace {
@@ -49,7 +49,7 @@ void add_predict(CLI::App& app, Run& run) {
       for (const std::string& file : o->images) {
         Tensor input = Tensor::empty({1, shape.height, shape.width, shape.channels}, DType::f32, Device::cpu);
         normalizer.write({shape, read_image(file, shape), {}}, input.data<float>());
-        input = in_precision(input, opened.device, opened.experiment.options.train.dtype());
+        input = in_precision(input, {opened.device, opened.experiment.options.train.dtype()});
         const Tensor logits = (*opened.model)(Variable(input)).value().to(Device::cpu).to(DType::f32);
         const std::vector<double> p = softmax(logits.data<float>(), classes);
         std::vector<int64_t> order(static_cast<size_t>(classes));

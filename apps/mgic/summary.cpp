@@ -19,17 +19,21 @@ void add_summary(CLI::App& app, Run& run) {
   command->callback([o, &run] {
     run = [o] {
       const Experiment experiment = o->common.read({});
-      const Shape input = o->input.empty() ? sample_shape(experiment) : parse_input(o->input);
+      const ModelSpec& model = experiment.options.model;
+      Shape input = sample_shape(experiment);
+      if (!o->input.empty()) {
+        const Shape image = parse_input(o->input);
+        input = sample_shape(model, {image[3], image[1], image[2]});
+      }
       auto of = [&](const ModelSpec& spec) {
         try {
           return summarize(*spec.make({input[1], input[2]}), input);
         } catch (const Error& e) {
-          fail_user("{}: model: with images of {}x{}x{} (C,H,W): {}", experiment.file, input[3], input[1], input[2],
-                    e.what());
+          fail_user("{}: model: with a sample of {}: {}", experiment.file, input, e.what());
         }
       };
-      const Summary summary = of(experiment.options.model);
-      const Summary dense = of(dense_twin(experiment.options.model));
+      const Summary summary = of(model);
+      const Summary dense = of(dense_twin(model));
       fmt::print("{}", o->json ? summary_json(summary, dense) + "\n" : summary_text(summary, dense));
       return success;
     };

@@ -1,6 +1,7 @@
 // Operations on one element at a time, the sums that are their gradients, and conversions.
 //
 //   activation  y = f(x)              dx = dy · f'(x)
+//   sigmoid     y = 1 / (1 + exp(−x)) dx = dy · y (1 − y)
 //   scale       y = alpha x
 //   add         y = a + b             b is stretched: as a, (C) or (N, C)
 //   subtract    y = a − b
@@ -9,6 +10,8 @@
 //   dropout     y = x / (1 − p) where a random number is at least p, else 0
 //
 // x, y, a have any shape (N, …, C). Every y may be a sink that adds.
+#include <cmath>
+
 #include "backends/reference/kernels.h"
 #include "core/rng.h"
 
@@ -52,6 +55,21 @@ void Backend::subtract(const Tensor& a, const Tensor& b, Tensor& y) {
   const Values vb = load(b);
   for (int64_t i = 0; i < a.count(); ++i) v[i] -= vb[i];
   store(v, y);
+}
+
+void Backend::sigmoid(const Tensor& x, Tensor& y) {
+  naive("sigmoid");
+  Values v = load(x);
+  for (double& e : v) e = 1 / (1 + std::exp(-e));
+  store(v, y);
+}
+
+void Backend::sigmoid_backward(const Tensor& y, const Tensor& dy, Sink dx) {
+  naive("sigmoid_backward");
+  const Values vy = load(y);
+  Values d = load(dy);
+  for (size_t i = 0; i < d.size(); ++i) d[i] *= vy[i] * (1 - vy[i]);
+  store(d, dx);
 }
 
 void Backend::multiply(const Tensor& a, const Tensor& b, Broadcast broadcast, Sink y) {

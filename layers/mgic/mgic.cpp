@@ -6,7 +6,7 @@
 
 namespace mgic {
 
-void MgicOptions::fields(Fields& f) {
+void MgicOptions::hierarchy_fields(Fields& f) {
   f("group_size", group_size, "channels a group aims at (s_g)", between(1, max_count));
   f("coarsest_width", coarsest_width, "channels at which the hierarchy ends (s_c)", between(1, max_count));
   std::string rule = coarsest_rule == CoarsestRule::reach ? "reach" : "below";
@@ -22,6 +22,10 @@ void MgicOptions::fields(Fields& f) {
   f("tied_transfers", tied_transfers, "the prolongation is the transposed restriction");
   f("restrict_norm", restrict_norm, "batch normalisation behind each restriction; default false");
   f("pre_smooth", pre_smooth, "a smoother of its own before each restriction");
+}
+
+void MgicOptions::fields(Fields& f) {
+  hierarchy_fields(f);
   f.spec_beside("smoother", smoother, layer_registry(), "the layer B_l of every level; its options stand beside it");
 }
 
@@ -29,7 +33,7 @@ std::vector<Level> MgicOptions::levels(int64_t channels) const {
   return hierarchy(channels, group_size, coarsest_width, coarsest_rule, option_or(smoother.options, "mid_channels", 0));
 }
 
-Mgic::Mgic(const MgicOptions& given, int64_t channels) : Module("mgic") {
+Mgic::Mgic(const MgicOptions& given, int64_t channels, int64_t dilation) : Module("mgic") {
   MgicOptions o = given;
   if (!o.smoother.make) o.smoother = layer_registry().parse(fmt::format(R"({{"type": "{}"}})", o.smoother.type));
   const std::vector<Level> levels = o.levels(channels);
@@ -37,7 +41,7 @@ Mgic::Mgic(const MgicOptions& given, int64_t channels) : Module("mgic") {
   for (size_t l = 0; l < levels.size(); ++l) {
     const Level& level = levels[l];
     const bool coarsest = l + 1 == levels.size();
-    const LayerContext context{level.width, level.groups, static_cast<int64_t>(l), coarsest, {}};
+    const LayerContext context{level.width, level.groups, static_cast<int64_t>(l), coarsest, {}, dilation};
     if (!coarsest) {
       TransferOptions t{e * level.width, e * levels[l + 1].width, level.groups, o.restrict_norm.value_or(false), {}};
       auto init = [&](int64_t outputs) {

@@ -27,14 +27,15 @@ struct MgicOptions {
   bool pre_smooth = false;
 
   void fields(Fields& f);
+  void hierarchy_fields(Fields& f);  // all but the smoother
   std::vector<Level> levels(int64_t channels) const;
   int64_t expansion() const { return option_or(smoother.options, "expansion", 1); }
 };
 
 class Mgic final : public Module {
  public:
-  // channels = w_0.
-  Mgic(const MgicOptions& options, int64_t channels);
+  // channels = w_0; dilation: of the smoothers' spatial kernels.
+  Mgic(const MgicOptions& options, int64_t channels, int64_t dilation = 1);
 
  protected:
   Variable forward(const Variable& x) override;

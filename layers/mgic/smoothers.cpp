@@ -5,10 +5,19 @@
 
 namespace mgic {
 
+namespace {
+
+ChainLinkOptions dilated(ChainLinkOptions link, int64_t dilation) {
+  link.conv.dilation = dilation;
+  return link;
+}
+
+}  // namespace
+
 BasicSmoother::BasicSmoother(std::string_view type, int64_t kernel, const LayerContext& c)
     : ConvChain(type, c.channels,
-                {{conv_norm_act(c.channels, kernel, Activation::relu, c.groups),
-                  conv_norm_act(c.channels, kernel, Activation::none, c.groups)},
+                {{dilated(conv_norm_act(c.channels, kernel, Activation::relu, c.groups), c.dilation),
+                  dilated(conv_norm_act(c.channels, kernel, Activation::none, c.groups), c.dilation)},
                  true,
                  Activation::relu}) {}
 
@@ -20,7 +29,7 @@ BottleneckSmoother::BottleneckSmoother(const BottleneckOptions& o, const LayerCo
     : ConvChain(
           "bottleneck", o.expansion * c.channels,
           {{conv_norm_act(c.channels, 1, Activation::relu, c.groups),
-            conv_norm_act(c.channels, 3, Activation::relu, c.groups),
+            dilated(conv_norm_act(c.channels, 3, Activation::relu, c.groups), c.dilation),
             conv_norm_act(o.expansion * c.channels, 1, c.coarsest ? Activation::relu : Activation::none, c.groups)},
            true,
            Activation::relu}) {}
@@ -45,9 +54,10 @@ InvertedResidualSmoother::InvertedResidualSmoother(const InvertedResidualOptions
   if (middle != c.channels)
     expand_ = chain("expand", c.channels, conv_norm_act(middle, 1, activation_, c.groups), false, Activation::none);
   const bool activation_waits = o.squeeze_excite && expand_ != nullptr;
-  depthwise_ = chain("depthwise", middle,
-                     conv_norm_act(middle, o.kernel, activation_waits ? Activation::none : activation_, middle), false,
-                     Activation::none);
+  depthwise_ = chain(
+      "depthwise", middle,
+      dilated(conv_norm_act(middle, o.kernel, activation_waits ? Activation::none : activation_, middle), c.dilation),
+      false, Activation::none);
   if (o.squeeze_excite) squeeze_excite_ = &add_child("se", std::make_unique<SqueezeExcite>(middle));
   project_ =
       chain("project", middle, conv_norm_act(c.channels, 1, Activation::none, c.groups), false, Activation::relu);

@@ -11,12 +11,14 @@ void MgicStageOptions::fields(Fields& f) {
   mgic.fields(f);
 }
 
-MgicStage::MgicStage(const MgicOptions& options, int64_t in_channels, int64_t channels, int64_t stride)
+MgicStage::MgicStage(const MgicOptions& options, int64_t in_channels, int64_t channels, int64_t stride,
+                     int64_t dilation)
     : Module("mgic_stage") {
-  auto mgic = std::make_unique<Mgic>(options, channels);
+  auto mgic = std::make_unique<Mgic>(options, channels, dilation);
   const int64_t out = options.expansion() * channels;
   if (stride != 1 || in_channels != out) {
     ChainLinkOptions link = conv_norm_act(out, 3, Activation::relu, std::gcd(in_channels, out), stride);
+    link.conv.dilation = dilation;
     transition_ = &add_child(
         "transition",
         std::make_unique<ConvChain>("conv_chain", in_channels, ConvChainOptions{{link}, false, Activation::none}));

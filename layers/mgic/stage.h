@@ -18,7 +18,7 @@ struct MgicStageOptions {
 
 class MgicStage final : public Module {
  public:
-  MgicStage(const MgicOptions& options, int64_t in_channels, int64_t channels, int64_t stride);
+  MgicStage(const MgicOptions& options, int64_t in_channels, int64_t channels, int64_t stride, int64_t dilation = 1);
 
  protected:
   Variable forward(const Variable& x) override;

@@ -93,8 +93,9 @@ class Describe(CliTest):
         return {k["key"] for k in json.loads(self.mgic("describe", kind, name, "--json").stdout)["keys"]}
 
     def test_every_key_of_every_shipped_configuration_is_described(self):
-        kinds = {"model": "models", "block": "blocks", "data": "data", "optimizer": "optimizers", "schedule": "schedules",
-                 "augment": "augmentations", "layers": "layers"}
+        kinds = {"model": ["models"], "block": ["blocks", "mobile_blocks", "point_blocks"], "backbone": ["backbones"],
+                 "data": ["data"], "loss": ["losses"], "optimizer": ["optimizers"], "schedule": ["schedules"],
+                 "augment": ["augmentations"], "layers": ["layers"]}
         cache = {}
 
         def known(kind, name):
@@ -102,10 +103,16 @@ class Describe(CliTest):
                 cache[kind, name] = self.keys(kind, name)
             return cache[kind, name]
 
+        def names(kind):
+            return {line.split()[0] for line in self.mgic("list", kind).stdout.splitlines()}
+
         def visit(where, node, section):
+            if where in kinds and "type" not in node:
+                return  # changes a part of its _base_
             allowed = known("sections", section) if section else set()
-            if "type" in node and where in kinds:
-                allowed |= known(kinds[where], node["type"]) | {"type", "name"}
+            if where in kinds:
+                kind = next(k for k in kinds[where] if node["type"] in names(k))
+                allowed |= known(kind, node["type"]) | {"type", "name"}
                 if isinstance(node.get("smoother"), str):
                     allowed |= known("layers", node["smoother"])
             for key, value in node.items():
