@@ -12,7 +12,7 @@ void LinearOptions::fields(Fields& f) {
 }
 
 Linear::Linear(const LinearOptions& o) : Module("linear") {
-  const Init init{Init::uniform, 1.0 / std::sqrt(static_cast<double>(o.in_features))};
+  const Init init = o.zero ? Init{} : Init{Init::uniform, 1.0 / std::sqrt(static_cast<double>(o.in_features))};
   add_parameter("weight", weight_, {o.out_features, o.in_features}, init);
   if (o.bias) add_parameter("bias", bias_, {o.out_features}, init);
 }

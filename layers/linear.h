@@ -9,6 +9,7 @@ struct LinearOptions {
   int64_t in_features = 0;  // from the context where JSON builds the layer
   int64_t out_features = 0;
   bool bias = true;
+  bool zero = false;  // not for JSON: begins as the constant 0
 
   void fields(Fields& f);
 };

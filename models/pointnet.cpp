@@ -22,14 +22,14 @@ Tensor identities(const Tensor& t, int64_t n, int64_t size) {
   return host.to(t.dtype()).to(t.device());
 }
 
-// linear, BN, relu, twice, and a last linear layer.
-std::vector<std::unique_ptr<Module>> head(int64_t in, int64_t out) {
+// linear, BN, relu, twice, and a last linear layer, which may begin as the constant 0.
+std::vector<std::unique_ptr<Module>> head(int64_t in, int64_t out, bool zero) {
   std::vector<std::unique_ptr<Module>> layers;
   for (int64_t width : hidden) {
     layers.push_back(std::make_unique<LinearNorm>(in, width, false));
     in = width;
   }
-  layers.push_back(std::make_unique<Linear>(LinearOptions{in, out, true}));
+  layers.push_back(std::make_unique<Linear>(LinearOptions{in, out, true, zero}));
   return layers;
 }
 
@@ -41,7 +41,8 @@ class TransformNet final : public Module {
       mlp_.push_back(&add_child(fmt::format("mlp.{}", mlp_.size()), block.make({in, width, Activation::relu})));
       in = width;
     }
-    for (auto& layer : head(in, channels * channels))
+    for (auto& layer : head(in, channels * channels, true))  // as published, T begins as the identity
+
       fc_.push_back(&add_child(fmt::format("fc.{}", fc_.size()), std::move(layer)));
   }
 
@@ -83,7 +84,7 @@ PointNet::PointNet(const PointNetOptions& o) : Module("pointnet"), transform_wei
     mlp_.push_back(&add_child(fmt::format("mlp.{}", mlp_.size()), o.block.make({in, width, Activation::relu})));
     in = width;
   }
-  for (auto& layer : head(in, o.classes))
+  for (auto& layer : head(in, o.classes, false))
     classifier_.push_back(&add_child(fmt::format("classifier.{}", classifier_.size()), std::move(layer)));
   dropout_ = &add_child("dropout", std::make_unique<Dropout>(DropoutOptions{o.dropout}));
 }

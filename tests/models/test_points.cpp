@@ -74,8 +74,8 @@ TEST_CASE("point networks: derivatives along a random direction of all parameter
     const auto d = network(model("dgcnn", block, R"(, "k": 4, "channels": [8, 16], "embedding": 16, "classes": 3)"));
     CHECK(directional_error(*d, {3, 9, 3}) < directional_limit);
   }
-  // Maxima and norms over few values bend sharply. With both transform nets and MGIC blocks no
-  // step is small enough, so each is looked at alone.
+  // With both transform nets and MGIC blocks the function bends so sharply (few values in each norm and maximum, one
+  // behind the other) that no step along all parameters is short enough; so each is looked at alone.
   const auto transformed = network(model("pointnet", conv, R"(, "classes": 3)"));
   CHECK(directional_error(*transformed, {4, 16, 3}) < directional_limit);
   const auto cycles = network(model("pointnet", mgic_block, R"(, "classes": 3, "transforms": false)"));
@@ -111,7 +111,9 @@ TEST_CASE("PointNet's feature transform: a rotation costs nothing, all else by i
   m->initialize(1);
   auto* extra = dynamic_cast<ExtraLoss*>(m.get());
   REQUIRE(extra != nullptr);
-  // The last layer's weight 0: T = its bias + identity, for every sample.
+  (*m)(Variable(normal({3, 6, 3}, 1)));
+  CHECK(extra->extra_loss({}).value().item() == 0);  // it begins as the identity
+  // The last layer's weight is 0: T = its bias + identity, for every sample.
   const auto with_bias = [&](const std::function<double(int64_t row, int64_t column)>& value) {
     m->each_parameter([&](const std::string& name, Variable& p) {
       if (name == "tnet.1.fc.2.weight") p.value().fill(0);
