@@ -281,15 +281,6 @@ StepResult forward_backward(Module& model, const Loss& loss, const Tensor& input
 
 namespace {
 
-// Whether samples have a label for each pixel; a data set that does not know of masks has none.
-template <class Set>
-bool has_masks(const Set& set) {
-  if constexpr (requires { set.segmentation(); })
-    return set.segmentation();
-  else
-    return false;
-}
-
 }  // namespace
 
 std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
@@ -304,7 +295,7 @@ std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   if (experiment.options.model.make != nullptr) {
     const ModelSpec& model = experiment.options.model;
     check_against_data(experiment, data->train->shape(), data->train->classes(), faults);
-    if (task_of(model) != Task::restoration && segments(model) != has_masks(*data->train))
+    if (task_of(model) != Task::restoration && segments(model) != data->train->segmentation())
       faults.add("model.type", fmt::format("{} gives a class for each {}, but the data set {} has a label for each {}",
                                            model.type, segments(model) ? "pixel" : "sample",
                                            experiment.options.data.source.type, segments(model) ? "sample" : "pixel"));

@@ -93,7 +93,7 @@ TEST_CASE("evaluation is exact: the last partial batch counts, whatever the batc
     for (int64_t batch : {1, 3, 4, 7, 100}) {
       DataLoader loader(data, {.batch_size = batch, .augment = {}, .threads = 0}, {{0, 0, 0}, {1, 1, 1}});
       const auto smooth = loss_of(R"({"type": "cross_entropy", "label_smoothing": 0.1})", classifier);
-      const Metrics m = evaluate(model, *smooth, loader, device, 0, true);
+      const Metrics m = evaluate(model, *smooth, loader, {device}, 0, true);
       CHECK(m.samples == 7);
       CHECK(m.loss == doctest::Approx(loss / 7).epsilon(1e-6));  // f32 losses; without the smoothing
       CHECK(m.accuracy == doctest::Approx(static_cast<double>(right) / 7));
@@ -105,7 +105,7 @@ TEST_CASE("evaluation is exact: the last partial batch counts, whatever the batc
       CHECK(*m.iou(1) == doctest::Approx(1.0 / 3));
       CHECK(*m.iou(2) == doctest::Approx(2.0 / 3));
       CHECK(m.mean_iou() == doctest::Approx(5.0 / 9));
-      const Metrics brief = evaluate(model, *smooth, loader, device, 0, false);
+      const Metrics brief = evaluate(model, *smooth, loader, {device}, 0, false);
       CHECK(brief.accuracy == doctest::Approx(m.accuracy));
       CHECK(brief.loss == doctest::Approx(m.loss));
       CHECK(brief.confusion.empty());
