@@ -186,6 +186,8 @@ void ExperimentOptions::fields(Fields& f) {
   f.spec("optimizer", optimizer, optimizer_registry(), "how the weights follow the gradients");
   f.spec("schedule", schedule, schedule_registry(), "how the learning rate changes; default: constant");
   f("train", train, "length and precision of the training");
+  f.check(device != "reference" || train.precision == "f32", "train.precision",
+          "must be f32 on the reference device, not {}; use --device cpu", train.precision);
 }
 
 Experiment read_experiment(const std::filesystem::path& file, const Overrides& overrides, const Needs& needs) {

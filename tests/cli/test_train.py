@@ -86,6 +86,21 @@ class Train(CliTest):
         with open(self.path("other", "checkpoints", "last", "model.safetensors"), "rb") as f:
             self.assertNotEqual(files[0], f.read())
 
+    def test_bf16_trains_nearly_the_same_network(self):
+        losses = {}
+        for precision in ("f32", "bf16"):
+            config = self.write(f"{precision}.json", tiny(**{"train.precision": precision, "train.epochs": 3}))
+            self.mgic("train", config, "--out", self.path(precision))
+            rows = metrics(self.path(precision, "metrics.jsonl"))
+            losses[precision] = rows[-1]["loss"]
+            evaluated = json.loads(self.mgic("eval", self.path(precision), "--checkpoint",
+                                             self.path(precision, "checkpoints", "last"), "--json").stdout)
+            self.assertEqual(evaluated["loss"], rows[-1]["loss"])  # evaluated in the run's precision
+        self.assertNotEqual(losses["bf16"], losses["f32"])
+        self.assertAlmostEqual(losses["bf16"], losses["f32"], delta=0.1)
+        tensors, _ = read_safetensors(self.path("bf16", "checkpoints", "last", "model.safetensors"))
+        self.assertEqual({t[0] for t in tensors.values()}, {"F32"})  # weights and statistics
+
     def test_the_reference_device_trains_the_same_network(self):
         losses = []
         for device in ("cpu", "reference"):

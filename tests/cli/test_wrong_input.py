@@ -61,6 +61,8 @@ class WrongInput(CliTest):
             ({"schedule.warmup_epochs": -1}, "schedule.warmup_epochs: must be at least 0"),
             ({"train.epochs": 1.5}, "train.epochs: expects an integer, not 1.5"),
             ({"train.checkpoint_every": {"steps": 1, "minutes": 1}}, "train.checkpoint_every: takes only one"),
+            ({"train.precision": "f16"}, 'train.precision: "f16" is not a choice; allowed are f32, bf16'),
+            ({"train.precision": "bf16", "device": "reference"}, "train.precision: must be f32 on the reference device"),
             ({"seed": "one"}, 'seed: expects an integer, not "one"'),
             ({"device": "gpu"}, 'device: "gpu" is not a choice; allowed are auto, cpu, reference, cuda'),
         ]
