@@ -46,12 +46,12 @@ Device choose_device(std::string_view name) {
 
 // ---- The training unit, composed of the plain functions ----
 
-namespace {
-
 Norm norm_of(const Link& link, const LinkState& state, bool training) {
   return {link.gamma, link.beta, training ? state.mean : link.running_mean,
           training ? state.variance : link.running_var, link.eps};
 }
+
+namespace {
 
 // What the chain's end does after the last convolution's normalisation.
 Epilogue end_of(const Chain& chain, const Tensor& residual) {

@@ -76,6 +76,9 @@ struct LinkState {
   Tensor mean, variance;  // (O); undefined where the link has no normalisation
 };
 
+// The link's normalisation: the batch's statistics in training, else the running ones.
+Norm norm_of(const Link& link, const LinkState& state, bool training);
+
 struct ChainInput {
   Tensor x, minus, residual;  // minus and residual may be undefined
 };

@@ -98,4 +98,11 @@ struct ChainKernels {
   bool pairs;  // whether weights are pairs of bf16
 };
 
+template <class T>
+ChainKernels<T> chain_kernels();
+template <>
+ChainKernels<float> chain_kernels();
+template <>
+ChainKernels<bf16> chain_kernels();
+
 }  // namespace mgic::cpu

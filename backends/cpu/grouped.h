@@ -56,4 +56,7 @@ struct Grouped {
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w);
 Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w);
 
+// Lanes of the vectors that hold so many results of a group, on the machine at hand.
+int64_t lanes_of(int64_t results);
+
 }  // namespace mgic::cpu

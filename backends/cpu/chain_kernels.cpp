@@ -1,0 +1,614 @@
+// The kernels of fused chains (chain.h): what one thread does with its items of one phase. Packing a slab into a plane,
+// fetching the next one's memory meanwhile, computing a block of rows, and what happens to it on its way out.
+#include "backends/cpu/simd.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/chain_kernels.cpp"
+#include <hwy/foreach_target.h>
+// clang-format off
+#include "backends/cpu/simd-inl.h"
+#include "backends/cpu/grouped-inl.h"
+#include "backends/cpu/chain.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+namespace {
+
+constexpr int slab_vectors = slab_channels / static_cast<int>(hn::MaxLanes(D()));
+
+struct SlabParameter {
+  V v[slab_vectors];
+  SlabParameter() = default;
+  HWY_INLINE explicit SlabParameter(const float* p) {
+    for (int u = 0; u < slab_vectors; ++u) v[u] = p == nullptr ? hn::Zero(D()) : hn::LoadU(D(), p + u * lanes());
+  }
+  HWY_INLINE V operator[](int u) const { return v[u]; }
+};
+
+// f(u, memory) for the vectors of a slab, whole or of `valid` channels.
+template <class A>
+struct FullSlab {
+  template <class F>
+  HWY_INLINE void each(F&& f) const {
+    for (int u = 0; u < slab_vectors; ++u) f(u, WholeOf<A>());
+  }
+};
+struct PartSlab {
+  int64_t valid;
+  template <class F>
+  HWY_INLINE void each(F&& f) const {
+    for (int u = 0; u < slab_vectors; ++u) f(u, Part{std::clamp<int64_t>(valid - u * lanes(), 0, lanes())});
+  }
+};
+template <class A, class F>
+HWY_INLINE void with_slab(int64_t valid, F&& f) {
+  if (valid >= slab_channels) return f(FullSlab<A>());
+  f(PartSlab{valid});
+}
+
+// ---- Packing ----
+
+// Where a slab lies: `channels` to a pixel of the map, `valid` of them from `first` on.
+struct Slab {
+  int64_t channels, first;
+  int64_t valid() const { return std::min(slab_channels, channels - first); }
+};
+
+// plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n, zeros outside of the image.
+template <class A, class F>
+HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t y1, F&& value,
+                     typename A::Cell* plane) {
+  using Cell = typename A::Cell;
+  const int64_t border = g.border(), row_cells = g.pitch() * A::pixel;
+  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+    for (int64_t y = y0 - border; y < y1 + border; ++y, plane += row_cells) {
+      if (y < 0 || y >= g.height) {
+        std::fill_n(plane, row_cells, Cell{});
+        continue;
+      }
+      std::fill_n(plane, border * A::pixel, Cell{});
+      std::fill_n(plane + row_cells - border * A::pixel, border * A::pixel, Cell{});
+      int64_t at = (n * g.height + y) * g.width * slab.channels + slab.first;
+      Cell* out = plane + border * A::pixel;
+      for (int64_t x = 0; x < g.width; ++x, at += slab.channels, out += A::pixel)
+        vectors.each([&](int u, auto memory) HWY_ATTR { A::put(value(at + u * lanes(), u, memory), out, u); });
+    }
+  });
+}
+
+template <class A, class T>
+void pack_input(const Grouped& g, const Input<T>& in, int64_t first, int64_t n, int64_t y0, int64_t y1,
+                typename A::Cell* plane) {
+  const Slab slab{g.in_channels(), first};
+  const T* x = in.x;
+  if (in.scale != nullptr) {
+    const SlabParameter mean(in.mean + first), scale(in.scale + first), beta(in.beta + first);
+    return with_activation(in.activation, [&](auto activation) HWY_ATTR {
+      pack<A>(
+          g, slab, n, y0, y1,
+          [&](int64_t at, int u, auto memory) HWY_ATTR {
+            return activation.value(hn::MulAdd(hn::Sub(memory.load(x + at), mean[u]), scale[u], beta[u]));
+          },
+          plane);
+    });
+  }
+  if (in.minus != nullptr)
+    return pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int, auto memory) HWY_ATTR { return hn::Sub(memory.load(x + at), memory.load(in.minus + at)); },
+        plane);
+  with_activation(in.activation, [&](auto activation) HWY_ATTR {
+    pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int, auto memory) HWY_ATTR { return activation.value(memory.load(x + at)); }, plane);
+  });
+}
+
+template <class A, class T>
+void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first, int64_t n, int64_t y0, int64_t y1,
+                   typename A::Cell* plane) {
+  const Slab slab{g.out_channels(), first};
+  if (in.raw == nullptr)
+    return pack<A>(
+        g, slab, n, y0, y1, [&](int64_t at, int, auto memory) HWY_ATTR { return memory.load(in.dy + at); }, plane);
+  with_activation(in.activation, [&](auto activation) HWY_ATTR {
+    if (in.scale == nullptr)
+      return pack<A>(
+          g, slab, n, y0, y1,
+          [&](int64_t at, int, auto memory)
+              HWY_ATTR { return activation.gradient(memory.load(in.raw + at), memory.load(in.dy + at)); },
+          plane);
+    const SlabParameter mean(in.mean + first), scale(in.scale + first), beta(in.beta + first), shift(in.shift + first),
+        slope(in.slope + first);
+    pack<A>(
+        g, slab, n, y0, y1,
+        [&](int64_t at, int u, auto memory) HWY_ATTR {
+          const V centred = hn::Sub(memory.load(in.raw + at), mean[u]);
+          const V dz = activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), memory.load(in.dy + at));
+          return hn::NegMulAdd(centred, slope[u], hn::MulSub(dz, scale[u], shift[u]));
+        },
+        plane);
+  });
+}
+
+// ---- Fetching ahead ----
+
+// The arithmetic of one unit (an item's bundle) leaves memory idle, so it asks for the next unit's lines meanwhile, a
+// few rows with every block of rows. Without it, half of the packing's time was waiting: a slab is a short piece of
+// every pixel, which the hardware does not foresee.
+struct Ahead {
+  static constexpr int most = 5;
+  struct Map {
+    const std::byte* first = nullptr;        // of the slabs' channels in pixel 0
+    int64_t pixel = 0, slabs = 0, slab = 0;  // bytes of a pixel, slabs, bytes of a slab
+    bool written = false;
+  };
+  Map maps[most];
+  int count = 0;
+  int64_t from = 0, to = 0;  // pixels
+
+  template <class T>
+  void add(const T* p, int64_t first_channel, int64_t channels, int64_t slabs, bool written = false) {
+    constexpr int64_t size = sizeof(T);
+    if (p != nullptr)
+      maps[count++] = {reinterpret_cast<const std::byte*>(p + first_channel), channels * size, slabs,
+                       slab_channels * size, written};
+  }
+  // The next `pixels` pixels.
+  HWY_INLINE void fetch(int64_t pixels) {
+    const int64_t end = std::min(from + pixels, to);
+    for (int i = 0; i < count; ++i) {
+      const Map& m = maps[i];
+      for (int64_t p = from; p < end; ++p)
+        for (int64_t s = 0; s < m.slabs; ++s) {
+          const std::byte* line = m.first + p * m.pixel + s * m.slab;
+          if (m.written)
+            __builtin_prefetch(line, 1, 2);
+          else
+            __builtin_prefetch(line, 0, 2);
+        }
+    }
+    from = end;
+  }
+};
+
+// The unit behind (item, bundle) in the order of the walk; its first pixels, or none at the end.
+struct Unit {
+  int64_t item, bundle;
+};
+HWY_INLINE Ahead ahead_of(const Grouped& g, const Bands& bands, Unit next) {
+  Ahead a;
+  a.from = bands.image(next.item) * g.image_pixels() + bands.begin(next.item) * g.width;
+  a.to = a.from + (bands.end(next.item) - bands.begin(next.item)) * g.width;
+  return a;
+}
+
+HWY_INLINE Unit next_unit(const Grouped& g, int64_t bundle, int64_t item, bool last, bool backwards) {
+  if (bundle + 1 < g.bundles() || last) return {item, std::min(bundle + 1, g.bundles() - 1)};
+  return {backwards ? item - 1 : item + 1, 0};
+}
+
+// ---- Computing ----
+
+// Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
+inline int64_t block_rows(const Grouped& g) {
+  const int64_t tile = tile_rows(g.width);
+  return std::max<int64_t>(64 / g.width / tile, 1) * tile;
+}
+
+// Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16). The planes begin at row `top` − border.
+template <class A>
+void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
+                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
+  const int64_t row_cells = g.pitch() * A::pixel;
+  const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+  with_result_lanes(g.outputs, [&](auto d) HWY_ATTR {
+    constexpr int64_t lanes = hn::MaxLanes(d);
+    const int64_t blocks = (g.outputs + lanes - 1) / lanes;
+    const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
+    for (int64_t lane = 0; lane < slab_channels; lane += lanes) {
+      const int64_t channel = slab * slab_channels + lane, group = channel / g.outputs, o = channel % g.outputs;
+      if (group >= groups) break;
+      const int64_t in = group * g.inputs;
+      const int64_t block = (bundle * g.bundle() + group) * blocks + o / lanes;
+      const Tiles<typename A::Cell> t{
+          planes + in / slab_channels * plane + (y - top) * row_cells + A::cells(in % slab_channels),
+          plane,
+          row_cells,
+          slabs,
+          g.kernel,
+          cells,
+          weights + block * slabs * g.taps() * cells * lanes,
+          out + lane,
+          g.width * slab_channels};
+      tiles<A>(d, t, rows, g.width);
+    }
+  });
+}
+
+// f(first element, pixels, block of outputs) for every block of rows of one slab.
+template <class A, class F>
+HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
+                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, float* block,
+                                   F&& f) {
+  const int64_t step = block_rows(g);
+  for (int64_t y = y0; y < y1; y += step) {
+    const int64_t rows = std::min(step, y1 - y);
+    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, block);
+    f((n * g.height + y) * g.width, rows * g.width, block);
+  }
+}
+
+// Chan's formula: a slab's part of an item joins what the thread has seen.
+HWY_INLINE void combine_moments(int64_t before, int64_t count, const SlabParameter& shift, const SlabParameter& sum,
+                                const SlabParameter& square, float* mean, float* squares) {
+  const D d;
+  const float total = static_cast<float>(before + count), n = static_cast<float>(count);
+  const V inverse = hn::Set(d, 1 / n), weight = hn::Set(d, n / total),
+          cross = hn::Set(d, static_cast<float>(before) * n / total);
+  for (int u = 0; u < slab_vectors; ++u) {
+    float *m = mean + u * lanes(), *s = squares + u * lanes();
+    const V offset = hn::Mul(sum[u], inverse);
+    const V own = hn::NegMulAdd(sum[u], offset, square[u]);
+    const V delta = hn::Sub(hn::Add(shift[u], offset), hn::LoadU(d, m));
+    hn::StoreU(hn::MulAdd(delta, weight, hn::LoadU(d, m)), d, m);
+    hn::StoreU(hn::MulAdd(hn::Mul(delta, delta), cross, hn::Add(own, hn::LoadU(d, s))), d, s);
+  }
+}
+
+// moments is (2, padded channels): mean and squared deviations of the items' outputs.
+template <class A, class T>
+void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
+                   float* block, float* moments) {
+  auto* planes = static_cast<typename A::Cell*>(scratch);
+  const Grouped& g = call.conv;
+  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
+  const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
+  int64_t done = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t item = call.backwards ? begin + end - 1 - i : i;
+    const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item), pixels = (y1 - y0) * g.width;
+    for (int64_t b = 0; b < g.bundles(); ++b) {
+      const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
+      const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
+      Ahead ahead = ahead_of(g, bands, next);
+      for (const T* x : {call.in.x, call.in.minus})
+        ahead.add(x, next.bundle * g.bundle() * g.inputs, g.in_channels(), g.in_slabs());
+      ahead.add(call.raw, next.bundle * g.bundle() * g.outputs, channels, g.out_slabs(), true);
+      for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
+        pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
+      for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
+        const Slab slab{channels, out + s * slab_channels};
+        SlabParameter shift(nullptr), sum(nullptr), square(nullptr);
+        bool first = true;
+        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, block,
+                              [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
+                                if (s == 0) ahead.fetch(count);
+                                if (first) shift = SlabParameter(values);
+                                first = false;
+                                T* raw = call.raw + pixel * channels + slab.first;
+                                with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                                  for (int64_t i = 0; i < count; ++i, raw += channels, values += slab_channels)
+                                    vectors.each([&](int u, auto memory) HWY_ATTR {
+                                      const V v = stored_as<A>(hn::LoadU(D(), values + u * lanes()), T());
+                                      memory.store(v, raw + u * lanes());
+                                      const V offset = hn::Sub(v, shift[u]);
+                                      sum.v[u] = hn::Add(sum[u], offset);
+                                      square.v[u] = hn::MulAdd(offset, offset, square[u]);
+                                    });
+                                });
+                              });
+        if (call.moments)
+          combine_moments(done, pixels, shift, sum, square, moments + slab.first, moments + padded + slab.first);
+      }
+    }
+    done += pixels;
+  }
+}
+
+// Room that the pairs of one bundle's planes take beside them, in cells.
+template <class A>
+int64_t pair_room(const Grouped& g, int64_t plane_rows) {
+  return A::pairs ? (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels : 0;
+}
+
+// The gradient of a bundle's weights from its planes; dw (groups, vectors of inputs, slabs of outputs, taps, outputs,
+// lanes). `room` takes the pairs of pixels where the arithmetic wants them.
+template <class A>
+void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
+                      int64_t plane, int64_t bundle, int64_t rows, [[maybe_unused]] typename A::Cell* room, float* dw) {
+  using Cell = typename A::Cell;
+  const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+  // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
+  const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = dy_planes + border * (g.pitch() + 1) * A::pixel;
+  int64_t x_plane = plane, dy_plane = plane, row_cells = g.pitch() * A::pixel, stride = 2 * A::pixel, count = g.width;
+#if MGIC_HAS_BF16_DOT
+  if constexpr (A::pairs) {
+    const int64_t pairs = g.pitch() / 2 + 1, in_rows = rows + 2 * border;
+    row_cells = pairs * slab_channels;
+    x_plane = 2 * in_rows * row_cells;
+    dy_plane = rows * row_cells;
+    stride = slab_channels;
+    count = (g.width + 1) / 2;
+    for (int64_t s = 0; s < g.in_slabs(); ++s)
+      for (int64_t odd = 0; odd < std::min<int64_t>(g.kernel, 2); ++odd)
+        pair_pixels(x_planes + s * plane, in_rows, g.pitch(), odd, pairs,
+                    room + s * x_plane + odd * in_rows * row_cells);
+    Cell* dy_pairs = room + g.in_slabs() * x_plane;
+    for (int64_t s = 0; s < g.out_slabs(); ++s)
+      pair_pixels(dy_planes + s * plane + border * g.pitch() * A::pixel, rows, g.pitch(), border, pairs,
+                  dy_pairs + s * dy_plane);
+    x_even = room;
+    x_odd = room + in_rows * row_cells;
+    dy = dy_pairs;
+  }
+#endif
+  // Blocks of rows whose planes and gradient stay in the first cache.
+  const int64_t step = std::max<int64_t>(64 / g.width, 1);
+  with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
+    constexpr int64_t lanes = hn::MaxLanes(d);
+    const int64_t vectors = (g.inputs + lanes - 1) / lanes;
+    for (int64_t group = 0; group < groups; ++group)
+      for (int64_t v = 0; v < vectors; ++v)
+        for (int64_t o = 0; o < g.outputs; o += slab_channels) {
+          const int64_t in = group * g.inputs + v * lanes, out = group * g.outputs + o;
+          const int64_t x_at = in / slab_channels * x_plane + in % slab_channels,
+                        dy_at = out / slab_channels * dy_plane + out % slab_channels;
+          float* target =
+              dw + (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) *
+                       g.taps() * std::min(g.outputs, slab_channels) * lanes;
+          for (int64_t y = 0; y < rows; y += step) {
+            const Outers<Cell> t{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
+                                 stride,
+                                 row_cells,
+                                 dy + dy_at + y * row_cells,
+                                 row_cells,
+                                 std::min(step, rows - y),
+                                 count,
+                                 g.kernel,
+                                 target,
+                                 std::min(g.outputs - o, slab_channels)};
+            outers<A>(d, t);
+          }
+        }
+  });
+}
+
+// dw: the thread's own; sums (2, padded channels of the input): Σ dz and Σ dz (raw − mean) of the link before.
+template <class A, class T>
+void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
+                    float* block, float* dw, double* sums) {
+  auto* planes = static_cast<typename A::Cell*>(scratch);
+  const Grouped g = call.conv, t = g.transposed();
+  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
+  const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
+  auto* x_planes = planes + g.out_slabs() * plane;
+  auto* pairs = x_planes + g.in_slabs() * plane + slab_channels;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t item = call.backwards ? begin + end - 1 - i : i;
+    const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item);
+    for (int64_t b = 0; b < g.bundles(); ++b) {
+      const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
+      const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
+      const int64_t next_in = next.bundle * g.bundle() * g.inputs, next_out = next.bundle * g.bundle() * g.outputs;
+      Ahead ahead = ahead_of(g, bands, next);
+      for (const T* p : {call.gradient.dy, call.gradient.raw}) ahead.add(p, next_out, g.out_channels(), g.out_slabs());
+      if (call.wants_weights) ahead.add(call.in.x, next_in, channels, g.in_slabs());
+      ahead.add(call.dx, next_in, channels, g.in_slabs(), true);
+      for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
+        pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
+      if (call.wants_weights) {
+        for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
+          pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
+        backward_weights<A>(g, x_planes, planes, plane, b, y1 - y0, pairs, dw);
+      }
+      if (call.weights == nullptr) continue;
+      for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
+        const Slab slab{channels, in + s * slab_channels};
+        const auto each = [&](auto&& finish) HWY_ATTR {
+          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, block,
+                                [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
+                                  if (s == 0) ahead.fetch(count);
+                                  int64_t at = pixel * channels + slab.first;
+                                  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                                    for (int64_t i = 0; i < count; ++i, at += channels, values += slab_channels)
+                                      vectors.each([&](int u, auto memory) HWY_ATTR {
+                                        finish(hn::LoadU(D(), values + u * lanes()), at + u * lanes(), u, memory);
+                                      });
+                                  });
+                                });
+        };
+        if (call.before == nullptr) {
+          each([&](V v, int64_t at, int, auto memory) HWY_ATTR {
+            if (call.dx != nullptr) put(v, call.accumulate_dx, memory, call.dx + at);
+            if (call.dminus != nullptr) put(hn::Neg(v), call.accumulate_dminus, memory, call.dminus + at);
+          });
+          continue;
+        }
+        with_activation(call.activation, [&](auto activation) HWY_ATTR {
+          if (call.scale == nullptr)
+            return each([&](V v, int64_t at, int, auto memory) HWY_ATTR {
+              memory.store(activation.gradient(memory.load(call.before + at), v), call.dx + at);
+            });
+          const SlabParameter mean(call.mean + slab.first), scale(call.scale + slab.first),
+              beta(call.beta + slab.first);
+          SlabParameter sum(nullptr), centred_sum(nullptr);
+          each([&](V v, int64_t at, int u, auto memory) HWY_ATTR {
+            const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
+            const V dz = stored_as<A>(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), v), T());
+            memory.store(dz, call.dx + at);
+            sum.v[u] = hn::Add(sum[u], dz);
+            centred_sum.v[u] = hn::MulAdd(dz, centred, centred_sum[u]);
+          });
+          HWY_ALIGN float own[2 * slab_channels];
+          for (int u = 0; u < slab_vectors; ++u) {
+            hn::Store(sum[u], D(), own + u * lanes());
+            hn::Store(centred_sum[u], D(), own + slab_channels + u * lanes());
+          }
+          for (int64_t i = 0; i < slab.valid(); ++i) {
+            sums[slab.first + i] += own[i];
+            sums[padded + slab.first + i] += own[slab_channels + i];
+          }
+        });
+      }
+    }
+  }
+}
+
+// Whole chains, bundle by bundle: every link's output goes straight into the planes of the next.
+template <class A, class T>
+void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
+                    int64_t planes_of_a_link, float* block) {
+  using Cell = typename A::Cell;
+  auto* planes = static_cast<Cell*>(scratch);
+  const FoldedLink& last = call.links[call.count - 1];
+  const Grouped& final_conv = last.conv;
+  const int64_t channels = final_conv.out_channels();
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t n = bands.image(item);
+    for (int64_t b = 0; b < final_conv.bundles(); ++b) {
+      // Rows that the links behind this one will read.
+      int64_t halo = 0;
+      for (int64_t i = 1; i < call.count; ++i) halo += call.links[i].conv.border();
+      int64_t y0 = std::max<int64_t>(bands.begin(item) - halo, 0),
+              y1 = std::min(bands.end(item) + halo, final_conv.height);
+      Cell *from = planes, *to = planes + planes_of_a_link;
+      const Grouped& head = call.links[0].conv;
+      const Unit next_of = next_unit(final_conv, b, item, item + 1 == end, false);
+      Ahead ahead = ahead_of(head, bands, next_of);
+      for (const T* x : {call.in.x, call.in.minus})
+        ahead.add(x, next_of.bundle * head.bundle() * head.inputs, head.in_channels(), head.in_slabs());
+      if (call.residual != call.in.x)
+        ahead.add(call.residual, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels,
+                  final_conv.out_slabs());
+      ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
+                true);
+      const Grouped& first = call.links[0].conv;
+      const auto plane_of = [&](const Grouped& g, int64_t rows) {
+        return (rows + 2 * g.border()) * g.pitch() * A::pixel;
+      };
+      for (int64_t s = 0; s < first.in_slabs(); ++s) {
+        const int64_t channel = b * first.bundle() * first.inputs + s * slab_channels;
+        if (channel < first.in_channels())
+          pack_input<A>(first, call.in, channel, n, y0, y1, from + s * plane_of(first, y1 - y0));
+      }
+      for (int64_t i = 0; i < call.count; ++i) {
+        const FoldedLink& link = call.links[i];
+        const Grouped& g = link.conv;
+        const bool is_last = i + 1 == call.count;
+        const int64_t plane = plane_of(g, y1 - y0);
+        // The next link's planes: rows [z0 − border, z1 + border).
+        const Grouped& next = call.links[is_last ? i : i + 1].conv;
+        halo -= is_last ? 0 : next.border();
+        const int64_t z0 = is_last ? y0 : std::max<int64_t>(bands.begin(item) - halo, 0),
+                      z1 = is_last ? y1 : std::min(bands.end(item) + halo, g.height);
+        const int64_t next_plane = plane_of(next, z1 - z0), next_row = next.pitch() * A::pixel;
+        for (int64_t s = 0; s < g.out_slabs(); ++s) {
+          const Slab slab{g.out_channels(), b * g.bundle() * g.outputs + s * slab_channels};
+          if (slab.first >= slab.channels) continue;
+          const SlabParameter bias(link.bias + slab.first);
+          if (!is_last) std::fill_n(to + s * next_plane, next_plane, Cell{});
+          with_activation(link.activation, [&](auto inner) HWY_ATTR {
+            each_block_of_rows<A>(
+                g, from, plane, link.weights, b, s, n, y0, y1, block,
+                [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
+                  if (i == 0 && s == 0) ahead.fetch(count);
+                  if (!is_last) {
+                    const int64_t y = pixel / g.width - n * g.height;
+                    for (int64_t row = 0; row < count / g.width; ++row) {
+                      Cell* out =
+                          to + s * next_plane + (y + row - z0 + next.border()) * next_row + next.border() * A::pixel;
+                      for (int64_t x = 0; x < g.width; ++x, values += slab_channels, out += A::pixel)
+                        for (int u = 0; u < slab_vectors; ++u)
+                          A::put(inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u])), out, u);
+                    }
+                    return;
+                  }
+                  const auto finish = [&](auto&& end_of) HWY_ATTR {
+                    int64_t at = pixel * channels + slab.first;
+                    with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                      for (int64_t k = 0; k < count; ++k, at += channels, values += slab_channels)
+                        vectors.each([&](int u, auto memory) HWY_ATTR {
+                          const V z = inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u]));
+                          memory.store(end_of(z, at + u * lanes(), memory), call.y + at + u * lanes());
+                        });
+                    });
+                  };
+                  if (call.residual == nullptr) return finish([](V z, int64_t, auto) HWY_ATTR { return z; });
+                  with_activation(call.outer, [&](auto outer) HWY_ATTR {
+                    finish([&](V z, int64_t at, auto memory)
+                               HWY_ATTR { return outer.value(hn::Add(z, memory.load(call.residual + at))); });
+                  });
+                });
+          });
+        }
+        std::swap(from, to);
+        y0 = z0;
+        y1 = z1;
+      }
+    }
+  }
+}
+
+int64_t lanes_here(int64_t results) { return result_lanes(results); }
+
+// f(arithmetic) for maps of T. bf16 is computed in f32 where the machine has no dot product for it.
+template <class T, class F>
+HWY_INLINE void with_arithmetic([[maybe_unused]] bool pairs, F&& f) {
+#if MGIC_HAS_BF16_DOT
+  if constexpr (std::is_same_v<T, bf16>)
+    if (pairs) return f(Bf16());
+#endif
+  f(F32());
+}
+
+template <class T>
+void fill_kernels(bool pairs, ChainKernels<T>& k) {
+  with_arithmetic<T>(pairs, [&](auto arithmetic) HWY_ATTR {
+    using A = decltype(arithmetic);
+    k = {&forward_items<A, T>, &backward_items<A, T>, &evaluate_items<A, T>, &pair_room<A>, A::pairs};
+  });
+}
+void kernels_f32(ChainKernels<float>& k) { fill_kernels(false, k); }
+void kernels_bf16(bool pairs, ChainKernels<bf16>& k) { fill_kernels(pairs, k); }
+
+}  // namespace
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mgic::cpu {
+namespace {
+
+HWY_EXPORT(lanes_here);
+HWY_EXPORT(kernels_f32);
+HWY_EXPORT(kernels_bf16);
+
+bool has_bf16_dot() {
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+int64_t lanes_of(int64_t results) { return HWY_DYNAMIC_DISPATCH(lanes_here)(results); }
+
+template <>
+ChainKernels<float> chain_kernels() {
+  ChainKernels<float> k;
+  HWY_DYNAMIC_DISPATCH(kernels_f32)(k);
+  return k;
+}
+template <>
+ChainKernels<bf16> chain_kernels() {
+  ChainKernels<bf16> k;
+  HWY_DYNAMIC_DISPATCH(kernels_bf16)(has_bf16_dot(), k);
+  return k;
+}
+
+}  // namespace mgic::cpu
+#endif  // HWY_ONCE

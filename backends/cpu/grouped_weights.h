@@ -1,0 +1,32 @@
+// Weights and their gradients in the order in which the kernels of grouped convolutions hold them.
+#pragma once
+
+#include "backends/cpu/grouped.h"
+#include "backends/cpu/parallel.h"
+
+namespace mgic::cpu {
+
+// (groups, vectors of outputs, slabs of inputs, taps, cells, lanes), zero where there is no such output or input. A
+// cell is an f32 or, with `pairs`, two bf16 for neighbouring inputs. scale: a factor for each output channel; may be
+// null.
+Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale = nullptr);
+// For gradients of the input: mirrored, and with inputs and outputs exchanged.
+Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w);
+
+// One set of gradients for every part of the items.
+class WeightGradients {
+ public:
+  WeightGradients(const Grouped& g, int parts);
+
+  float* part(int i) { return memory_.data() + i * size_; }
+  int64_t size() const { return size_; }
+  void write(Sink sink);  // dw (+)= the sum of the parts, in their order
+
+ private:
+  Grouped g_;
+  int64_t lanes_, vectors_, outputs_, size_;
+  int parts_;
+  Scratch<float> memory_;
+};
+
+}  // namespace mgic::cpu
