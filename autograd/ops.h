@@ -55,6 +55,8 @@ Variable add(const Variable& a, const Variable& b);
 Variable subtract(const Variable& a, const Variable& b);
 Variable scale(const Variable& x, double alpha);
 Variable cast(const Variable& x, DType dtype);  // x itself where it has that type
+// x, in f32 where it is bf16: logits and whatever else a loss is made of.
+inline Variable full_precision(const Variable& x) { return x.value().dtype() == DType::bf16 ? cast(x, DType::f32) : x; }
 // b: as a, (C) or (N, C), stretched over the rest.
 Variable multiply(const Variable& a, const Variable& b);
 

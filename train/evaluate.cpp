@@ -1,5 +1,7 @@
 #include "train/evaluate.h"
 
+#include "autograd/ops.h"
+
 namespace mgic {
 
 Tensor in_precision(const Tensor& images, Placing placing) {
@@ -21,7 +23,7 @@ Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing pl
   for (uint64_t step = 0; loader.next(batch); ++step) {
     const Targets targets{batch.images.to(placing.device), batch.labels.to(placing.device)};
     const Tensor input = loss.input(targets.images, noise_stream(seed, false, step));
-    const Variable output = model(Variable(in_precision(input, placing)));
+    const Variable output = ops::full_precision(model(Variable(in_precision(input, placing))));
     Tensor rows;
     loss.of(output, targets, false, &rows);
     loss.add(sums, rows, output.value(), targets);

@@ -3,13 +3,13 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "data/dataset.h"
 
 namespace mgic {
 namespace {
 
 // Beyond this many classes a confusion matrix is not kept.
 constexpr int64_t most_classes = 4096;
-constexpr int64_t ignored_pixel = 255;
 // Of an image that is right to the last bit, instead of infinity.
 constexpr double best_psnr = 100;
 
@@ -32,7 +32,7 @@ class CrossEntropy final : public Loss {
   CrossEntropy(const CrossEntropyOptions& o, const LossContext& c)
       : classes_(c.classes),
         pixels_(c.task == Task::segmentation),
-        params_{o.label_smoothing, o.ignore_index.value_or(pixels_ ? ignored_pixel : -1)},
+        params_{o.label_smoothing, o.ignore_index.value_or(pixels_ ? int64_t{ignored_label} : -1)},
         weights_(o.class_weights) {
     if (c.task == Task::restoration) fail_user("cross_entropy needs classes, and the network gives images; use mse");
     const auto given = static_cast<int64_t>(weights_.size());

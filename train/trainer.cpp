@@ -263,7 +263,7 @@ class Training {
 
 StepResult forward_backward(Module& model, const Loss& loss, const Tensor& input, const Targets& targets) {
   StepResult result;
-  result.logits = model(Variable(input));
+  result.logits = ops::full_precision(model(Variable(input)));
   auto of = [&](const Variable& logits, Tensor* rows) {
     const Variable plain = loss.of(logits, targets, true, rows);
     if (!targets.mixed_labels.defined()) return plain;
@@ -272,16 +272,13 @@ StepResult forward_backward(Module& model, const Loss& loss, const Tensor& input
   };
   result.loss = of(result.logits, &result.losses);
   if (auto* extra = dynamic_cast<ExtraLoss*>(&model)) {
-    const Variable term = extra->extra_loss([&](const Variable& logits) { return of(logits, nullptr); });
+    const Variable term =
+        extra->extra_loss([&](const Variable& logits) { return of(ops::full_precision(logits), nullptr); });
     if (term.defined()) result.loss = ops::add(result.loss, term);
   }
   backward(result.loss);
   return result;
 }
-
-namespace {
-
-}  // namespace
 
 std::unique_ptr<DataSource> open_and_check(const Experiment& experiment) {
   std::unique_ptr<DataSource> data;

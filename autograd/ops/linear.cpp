@@ -22,8 +22,7 @@ Variable linear(const Variable& map, const Variable& weight, const Variable& bia
                    });
 }
 
-Variable cross_entropy(const Variable& scores, const Tensor& labels, Tensor* losses) {
-  const Variable logits = scores.value().dtype() == DType::bf16 ? cast(scores, DType::f32) : scores;
+Variable cross_entropy(const Variable& logits, const Tensor& labels, Tensor* losses) {
   Op op("cross_entropy", {logits, Variable(labels)});
   const Shape& s = logits.shape();
   op.rule(s.rank() == 2 && s[0] >= 1 && s[1] >= 1, "the logits must be (N, K)");

@@ -61,8 +61,12 @@ struct Step {
   DType dtype;
   bool training, saves;
   Write write;
+  bool rounded = false;  // maps of numbers that bf16 has, in whatever type
 
-  Tensor map(const Shape& shape, uint64_t seed) const { return random(shape, seed).to(dtype); }
+  Tensor map(const Shape& shape, uint64_t seed) const {
+    const Tensor numbers = random(shape, seed);
+    return (rounded ? numbers.to(DType::bf16) : numbers).to(dtype);
+  }
   // A vector of channels.
   static Tensor vector(int64_t n, uint64_t seed, double low = -1, double high = 1) {
     return random({n}, seed, low, high);
@@ -94,10 +98,15 @@ struct Step {
   }
   Shape end() const { return {c.x[0], c.x[1], c.x[2], c.links.back().outputs}; }
 
-  void operator()(Backend& b, Outputs& o) const {
-    Chain chain{{}, c.outer, training, saves};
-    ChainInput in{map(c.x, 1), c.minus ? map(c.x, 2) : Tensor(), c.residual ? map(end(), 3) : Tensor()};
+  struct Parts {
+    Chain chain;
+    ChainInput in;
     std::vector<LinkState> states;
+  };
+  Parts parts(Outputs& o) const {
+    Parts p{{{}, c.outer, training, saves},
+            {map(c.x, 1), c.minus ? map(c.x, 2) : Tensor(), c.residual ? map(end(), 3) : Tensor()},
+            {}};
     int64_t inputs = c.x[3];
     uint64_t seed = 10;
     size_t at = 1;
@@ -112,15 +121,25 @@ struct Step {
         link.running_mean = o[at + 3];
         link.running_var = o[at + 4];
       }
-      states.push_back({o[at], o[at + 1], o[at + 2]});
-      chain.links.push_back(link);
+      p.states.push_back({o[at], o[at + 1], o[at + 2]});
+      p.chain.links.push_back(link);
       inputs = l.outputs;
       at += 5;
     }
-    const bool bare = !c.residual && !c.links.back().norm && c.links.back().activation == none;
-    Tensor y = bare ? states.back().raw : o[0];
-    b.conv_chain(chain, in, states, y);
-    if (!saves) return;
+    return p;
+  }
+  // Where the raw output of the last link is the chain's.
+  bool bare() const { return !c.residual && !c.links.back().norm && c.links.back().activation == none; }
+  size_t forward_outputs() const { return 1 + 5 * c.links.size(); }
+
+  void forward(Backend& b, Outputs& o) const {
+    Parts p = parts(o);
+    Tensor y = bare() ? p.states.back().raw : o[0];
+    b.conv_chain(p.chain, p.in, p.states, y);
+  }
+  void backward(Backend& b, Outputs& o) const {
+    const Parts p = parts(o);
+    size_t at = forward_outputs();
     ChainSinks sinks{{&o[at], write}, {}, {}, {}};
     if (c.minus) sinks.minus = {&o[at + 1], write};
     if (c.residual) sinks.residual = {&o[at + 2], write};
@@ -130,12 +149,15 @@ struct Step {
       if (l.norm) sinks.links.back().gamma = {&o[at + 1], write}, sinks.links.back().beta = {&o[at + 2], write};
       at += 3;
     }
-    b.conv_chain_backward(chain, in, states, map(end(), 4), sinks);
+    b.conv_chain_backward(p.chain, p.in, p.states, map(end(), 4), sinks);
+  }
+  void operator()(Backend& b, Outputs& o) const {
+    forward(b, o);
+    if (saves) backward(b, o);
   }
 };
 
-// ‖a − b‖ / ‖b‖: in bf16 single elements flip at a kink, which shows in a largest difference and not in a norm. Some
-// gradients are zero but for rounding, so that a norm counts as at least that of elements of 0.01.
+// ‖a − b‖ / ‖b‖. Some gradients are zero but for rounding, so that a norm counts as at least that of elements of 0.01.
 double relative(const Tensor& a, const Tensor& b) {
   double error = 0, norm = 1e-4 * static_cast<double>(a.count());
   const Tensor x = a.to(DType::f32);
@@ -165,40 +187,46 @@ TEST_CASE("cpu chains without a backward to follow match the reference") {
     const auto result = [&](Backend& b, Outputs& y) {
       Outputs all = step.outputs();
       step(b, all);
-      const bool bare = !c.residual && !c.links.back().norm && c.links.back().activation == none;
-      std::memcpy(y[0].raw(), all[bare ? 1 + 5 * (c.links.size() - 1) : 0].raw(), static_cast<size_t>(y[0].bytes()));
+      std::memcpy(y[0].raw(), all[step.bare() ? 1 + 5 * (c.links.size() - 1) : 0].raw(),
+                  static_cast<size_t>(y[0].bytes()));
     };
     check_parity(c.str(), {random(step.end(), 9)}, norm_tolerance, result);
   }
 }
 
 TEST_CASE("cpu chains in bf16 stay close to those in f32, and repeat bit for bit") {
-  // A stored bf16 is off by up to 2⁻⁹ of itself; a chain stores two to four of them between input and output.
-  constexpr double forward_tolerance = 0.02;
-  // Where a value lies that near to a kink its gradient is another: about one element in a hundred for every activation
-  // of a chain, of which there are up to three: √0.03 = 0.17 in the norm.
-  constexpr double gradient_tolerance = 0.17;
+  // A stored bf16 is off by up to 2⁻⁹ of itself, and a chain stores up to four of them between input and output. The
+  // backward in f32 begins with the values that the forward in bf16 has stored: else a value near to a kink would have
+  // another gradient on either side of it.
+  constexpr double tolerance = 0.02;
   for (const ChainCase& c : chains)
     for (bool training : {true, false}) {
       CAPTURE(c.str());
       CAPTURE(training);
-      const Step half{c, DType::bf16, training, true, Write::overwrite};
-      Outputs wide = Step{c, DType::f32, training, true, Write::overwrite}.outputs();
-      Step{c, DType::f32, training, true, Write::overwrite}(reference_backend(), wide);
-      for (int threads : {1, 2, 3}) {
+      const Step half{c, DType::bf16, training, true, Write::overwrite, true};
+      const Step full{c, DType::f32, training, true, Write::overwrite, true};
+      Outputs expected = full.outputs();
+      full.forward(reference_backend(), expected);
+      const auto run_twice = [&](int threads, std::string_view target) {
         CAPTURE(threads);
-        Machine machine(threads, "");
+        CAPTURE(target);
+        Machine machine(threads, target);
         Outputs first = half.outputs(), second = half.outputs();
-        half(cpu_backend(), first);
+        half.forward(cpu_backend(), first);
+        Outputs gradients;
+        for (const Tensor& t : first) gradients.push_back(t.clone().to(DType::f32));
+        full.backward(reference_backend(), gradients);
+        half.backward(cpu_backend(), first);
         half(cpu_backend(), second);
-        const size_t forward = 1 + 5 * c.links.size();
         for (size_t i = 0; i < first.size(); ++i) {
           CAPTURE(i);
           CHECK(equal(first[i], second[i]));
-          // What was not written keeps its random start, which is rounded on one side.
-          CHECK(relative(first[i], wide[i]) <= (i < forward ? forward_tolerance : gradient_tolerance));
+          CHECK(relative(first[i], i < half.forward_outputs() ? expected[i] : gradients[i]) <= tolerance);
         }
-      }
+      };
+      for (int threads : {1, 2, 3}) run_twice(threads, "");
+      const auto targets = cpu::simd_targets();  // also those without a dot product of bf16
+      for (size_t i = 1; i < targets.size(); ++i) run_twice(2, targets[i]);
     }
 }
 

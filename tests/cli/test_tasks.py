@@ -69,6 +69,52 @@ class Tasks(CliTest):
         recalls = [row[c] / sum(row) for c, row in enumerate(evaluated["confusion"])]
         self.assertAlmostEqual(evaluated["mean_class_accuracy"], sum(recalls) / 4)
 
+    def train_losses(self, name, config):
+        self.mgic("train", self.write(f"{name}.json", config), "--out", name)
+        with open(self.path(name, "metrics.jsonl")) as f:
+            return [line["loss"] for line in map(json.loads, f) if line["split"] == "train"]
+
+    def test_mixing_reaches_the_loss(self):
+        plain = self.train_losses("plain", tiny())
+        for kind in ("mixup", "cutmix"):
+            mixed = tiny(**{"data.mix": {kind: 1.0}})
+            losses = self.train_losses(kind, mixed)
+            self.assertNotEqual(losses, plain)
+            self.assertEqual(losses, self.train_losses(f"{kind}_again", mixed))
+        never = self.train_losses("never", tiny(**{"data.mix": {"mixup": 1.0, "probability": 0}}))
+        self.assertEqual(never, plain)
+
+    def test_clouds_of_points_train(self):
+        config = tiny(**{
+            "model": {"type": "dgcnn", "in_channels": 3, "classes": 14, "k": 4, "channels": [8, 16], "embedding": 32,
+                      "dropout": 0.1, "block": {"type": "mgic", "group_size": 4, "coarsest_width": 4}},
+            "data": {"type": "solids", "points": 32, "train_size": 280, "test_size": 56, "batch_size": 14,
+                     "augment": [{"type": "point_scale"}]},
+            "optimizer": {"type": "adamw", "lr": 5e-3}, "train.epochs": 3})
+        losses = self.train_losses("run", config)
+        self.assertLess(losses[-1], losses[0])
+        evaluated = json.loads(self.mgic("eval", "run", "--json").stdout)
+        self.assertEqual(evaluated["samples"], 56)
+
+    def test_scenes_train(self):
+        config = tiny(**{
+            "model": {"type": "lraspp", "in_channels": 1, "classes": 11, "backbone": {
+                "type": "resnet", "stem": "cifar", "channels": [8, 16], "blocks": [1, 1], "strides": [1, 2], "output_stride": 2,
+                "block": {"type": "mgic", "group_size": 4, "coarsest_width": 4}}},
+            "data": {"type": "fashion_scenes", "image_size": 32, "train_size": 64, "test_size": 10, "batch_size": 8,
+                     "augment": [{"type": "random_flip"}]},
+            "optimizer": {"type": "adamw", "lr": 5e-3}, "train.epochs": 3})
+        path = self.write("c.json", config)
+        probe = self.mgic("data", "stats", path, "--json", code=None)
+        if probe.returncode != 0 and "train-images-idx3-ubyte" in probe.stderr:
+            self.skipTest("Fashion-MNIST is not installed")
+        losses = self.train_losses("run", config)
+        self.assertLess(losses[-1], losses[0])
+        with open(self.path("run", "metrics.jsonl")) as f:
+            last = json.loads(f.readlines()[-1])
+        self.assertEqual(json.loads(self.mgic("eval", "run", "--checkpoint", "run/checkpoints/last", "--json").stdout)["miou"],
+                         last["miou"])
+
     def test_dry_runs_need_no_data_and_write_nothing(self):
         data = {"type": "fashion_mnist", "root": "/nowhere", "batch_size": 4}
         small = {"type": "mobilenet_v3", "size": "small", "stem": "cifar", "in_channels": 1, "block": {"type": "mgic"}}
