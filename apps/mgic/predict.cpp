@@ -4,9 +4,9 @@
 
 #include "apps/mgic/commands.h"
 #include "data/image_file.h"
+#include "train/evaluate.h"
 #include "train/reports.h"
 #include "train/run.h"
-#include "train/evaluate.h"
 
 namespace mgic::cli {
 namespace {
