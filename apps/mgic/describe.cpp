@@ -34,7 +34,7 @@ std::vector<Kind> kinds() {
       kind("layers", "of a sequential model: \"layers\": [{\"type\": …}]", layer_registry()),
       kind("smoothers", "layers made for \"smoother\"; any layer that keeps its shape will do", layer_registry()),
       kind("data", "data sets: \"data\": {\"type\": …}", data_registry()),
-      kind("augmentations", "of training images: \"data\": {\"augment\": [{\"type\": …}]}", transform_registry()),
+      kind("augmentations", "of training samples: \"data\": {\"augment\": [{\"type\": …}]}", transform_registry()),
       kind("losses", "\"loss\": {\"type\": …}", loss_registry()),
       kind("optimizers", "\"optimizer\": {\"type\": …}", optimizer_registry()),
       kind("schedules", "of the learning rate: \"schedule\": {\"type\": …}", schedule_registry()),

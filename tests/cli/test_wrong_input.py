@@ -192,6 +192,15 @@ class WrongInput(CliTest):
         config = tiny(**{"optimizer.lr": 1e30, "train.epochs": 3, "train.checkpoint_every": {"steps": 100}})
         config["schedule"] = {"type": "constant"}
         self.refused(self.train(config), "no longer finite", "optimizer.lr")
+        # It names the layer, and the last good checkpoint stays.
+        shutil.rmtree(self.path("run"))
+        config["train"]["checkpoint_every"] = {"steps": 1}
+        self.refused(self.train(config), "the loss is no longer finite at step ",
+                     "the first output that is not finite is that of ", "; the last good checkpoint stays; try a smaller")
+        last = os.readlink(self.path("run", "checkpoints", "last"))
+        self.assertTrue(os.path.exists(self.path("run", "checkpoints", last, "state.safetensors")))
+        self.assertFalse([n for n in os.listdir(self.path("run", "checkpoints")) if n.endswith(".tmp")])
+        self.mgic("eval", self.path("run"), "--checkpoint", self.path("run", "checkpoints", "last"))
 
 
 unittest.main(verbosity=2)
