@@ -7,8 +7,6 @@
 // goes through the activation of the link before, whose sums are gathered. Evaluation: a whole chain in one phase.
 //
 // Chains with other convolutions run as Backend composes them.
-#include "backends/cpu/chain.h"
-
 #include <optional>
 
 #include "backends/cpu/channel_vectors.h"
@@ -16,29 +14,11 @@
 #include "backends/cpu/folding.h"
 #include "backends/cpu/grouped_weights.h"
 #include "backends/cpu/normalization.h"
-#include "backends/cpu/parallel.h"
+#include "backends/cpu/passes.h"
 
 namespace mgic {
 namespace cpu {
 namespace {
-
-// Bands whose planes, `slabs` of them, stay in a thread's own cache; the first cache where there are no halos to pay
-// for. At least one for every thread.
-Bands bands_of(const Grouped& g, int64_t slabs) {
-  const int64_t bytes = g.kernel == 1 ? 24 * 1024 : 384 * 1024;
-  const int64_t fit = bytes / (slabs * g.pitch() * slab_channels * static_cast<int64_t>(sizeof(float)));
-  const int64_t per_image = (threads() + g.batch - 1) / g.batch, most = (g.height + per_image - 1) / per_image;
-  return {g.batch, g.height, std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most)};
-}
-
-// In cells; planes of pairs take half as many, and leave room.
-int64_t plane_size(const Grouped& g, const Bands& bands) {
-  return (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
-}
-
-// Vectors may reach a little beyond the last pixel; the blocks of outputs lie behind the planes.
-constexpr int64_t slack = 4 * slab_channels;
-int64_t block_size(const Grouped& g) { return (64 + 16 * g.width) * slab_channels; }
 
 // The value that link i reads.
 template <class T>
@@ -75,99 +55,45 @@ bool fuses(const Chain& chain, const ChainInput& in) {
   return true;
 }
 
-// Moments of the parts, each of so many rows, as one: Chan's formula.
-void combine(const float* moments, const std::vector<int64_t>& rows, int64_t stride, int64_t channels, float* mean,
-             float* variance) {
-  for (int64_t c = 0; c < channels; ++c) {
-    double count = 0, m = 0, squares = 0;
-    for (size_t part = 0; part < rows.size(); ++part) {
-      const float* own = moments + static_cast<int64_t>(part) * 2 * stride;
-      const double n = static_cast<double>(rows[part]), total = count + n, delta = own[c] - m;
-      if (n == 0) continue;
-      m += delta * n / total;
-      squares += own[stride + c] + delta * delta * count * n / total;
-      count = total;
-    }
-    mean[c] = static_cast<float>(m);
-    variance[c] = static_cast<float>(squares / count);
-  }
-}
-
 template <class T>
 void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, size_t i) {
   const Link& link = chain.links[i];
   LinkState& state = states[i];
-  const auto kernels = chain_kernels<T>();
   const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
-  const auto weights = forward_weights(g, kernels.pairs, link.weight.data<float>());
-  const bool moments = link.gamma.defined() && chain.training;
-  const ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), moments, i % 2 == 1};
-
-  const Bands bands = bands_of(g, g.in_slabs());
-  const int parts = chunks_of(bands.items());
-  const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
-  const int64_t stride = padded(g.out_channels());
-  Scratch<float> scratch(threads() * room), partial(parts * 2 * stride);
-  std::vector<int64_t> rows(static_cast<size_t>(parts), 0);
-  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
-    float *own = scratch.data() + thread * room, *own_moments = partial.data() + part * 2 * stride;
-    std::fill_n(own_moments, 2 * stride, 0.0f);
-    kernels.forward(call, bands, begin, end, own, own + planes, own_moments);
-    for (int64_t item = begin; item < end; ++item)
-      rows[static_cast<size_t>(part)] += (bands.end(item) - bands.begin(item)) * g.width;
-  });
-  if (!moments) return;
-  combine(partial.data(), rows, stride, g.out_channels(), state.mean.data<float>(), state.variance.data<float>());
+  const auto weights = forward_weights(g, packs_pairs<T>(), link.weight.data<float>());
+  ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), nullptr, nullptr, i % 2 == 1};
+  if (link.gamma.defined() && chain.training) {
+    call.mean = state.mean.data<float>();
+    call.variance = state.variance.data<float>();
+  }
+  run(call);
 }
 
 template <class T>
 void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
-  const auto kernels = chain_kernels<T>();
-  std::vector<FoldedLink> links;
+  const bool pairs = packs_pairs<T>();
+  EvaluationCall<T> call{
+      {}, {in.x.data<T>(), data_or_null<T>(in.minus)}, data_or_null<T>(in.residual), chain.outer, y.data<T>()};
   std::vector<std::shared_ptr<const Folded>> keep;
-  int64_t slabs = 1, halo = 0;
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
     const Grouped g = grouped_of(link.conv, x, link.weight.shape());
     x = {x[0], x[1], x[2], g.out_channels()};
-    const int64_t lanes = lanes_of(g.outputs);
-    keep.push_back(FoldCache::instance().get(link, 2 * lanes + kernels.pairs, [&] {
+    keep.push_back(FoldCache::instance().get(link, 2 * lanes_of(g.outputs) + pairs, [&] {
       const float* w = link.weight.data<float>();
       if (!link.gamma.defined())
-        return Folded{{}, {}, forward_weights(g, kernels.pairs, w), channel_vector(g.out_channels(), [](int64_t) {
-                        return 0.0f;
-                      })};
+        return Folded{
+            {}, {}, forward_weights(g, pairs, w), channel_vector(g.out_channels(), [](int64_t) { return 0.0f; })};
       const NormVectors norm(norm_of(link, {}, false));
       return Folded{
-          {},
-          {},
-          forward_weights(g, kernels.pairs, w, norm.scale.data()),
-          channel_vector(g.out_channels(), [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; })};
+          {}, {}, forward_weights(g, pairs, w, norm.scale.data()), channel_vector(g.out_channels(), [&](int64_t c) {
+            return norm.beta[c] - norm.mean[c] * norm.scale[c];
+          })};
     }));
-    links.push_back({g, keep.back()->packed.data(), keep.back()->padded_bias.data(), link.activation});
-    slabs = std::max({slabs, g.in_slabs(), g.out_slabs()});
-    if (links.size() > 1) halo += g.border();
+    call.links.push_back({g, keep.back()->packed.data(), keep.back()->padded_bias.data(), link.activation});
   }
-  const Bands bands = bands_of(links[0].conv, 2 * slabs);
-  int64_t link_planes = 0, block = 0;
-  for (const FoldedLink& l : links) {
-    const int64_t rows = bands.rows + 2 * halo + 2 * l.conv.border();
-    link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
-    block = std::max(block, block_size(l.conv));
-  }
-  const EvaluationCall<T> call{links.data(),
-                               static_cast<int64_t>(links.size()),
-                               {in.x.data<T>(), data_or_null<T>(in.minus)},
-                               data_or_null<T>(in.residual),
-                               chain.outer,
-                               y.data<T>()};
-  const int64_t room = 2 * link_planes + block;
-  Scratch<float> scratch(threads() * room);
-  parallel_chunks(bands.items(), chunks_of(bands.items()), false, [&](int, int thread, int64_t begin, int64_t end) {
-    float* own = scratch.data() + thread * room;
-    kernels.evaluate(call, bands, begin, end, own, link_planes, own + 2 * link_planes);
-  });
+  run(call);
 }
 
 // Link i's part of backward. `gradient` is that of its output: behind its activation, but of the last link in front of
@@ -179,11 +105,9 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   const LinkState& state = states[i];
   const LinkSinks& own = sinks.links[i];
   const bool last = i + 1 == chain.links.size();
-  const auto kernels = chain_kernels<T>();
   const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
-  BackwardCall<T> call{
-      g, {gradient.data<T>()}, static_cast<bool>(own.weight), (chain.links.size() - i) % 2 == 1, input.in, nullptr};
+  BackwardCall<T> call{g, {gradient.data<T>()}, own.weight, (chain.links.size() - i) % 2 == 1, input.in, nullptr};
 
   std::optional<NormVectors> norm;
   std::optional<NormCoefficients> through;
@@ -215,34 +139,14 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
     if (sinks.minus) call.dminus = (*sinks.minus).data<T>(), call.accumulate_dminus = accumulates(sinks.minus);
   }
   const bool wants_input = call.dx != nullptr || call.dminus != nullptr;
-  if (!wants_input && !call.wants_weights) return;
+  if (!wants_input && !call.dw) return;
   const auto weights =
-      wants_input ? transposed_weights(g, kernels.pairs, link.weight.data<float>()) : Scratch<uint32_t>(0);
+      wants_input ? transposed_weights(g, packs_pairs<T>(), link.weight.data<float>()) : Scratch<uint32_t>(0);
   if (wants_input) call.weights = weights.data();
 
-  const int64_t slabs = g.in_slabs() + g.out_slabs();
-  const Bands bands = bands_of(g, slabs);
-  const int parts = chunks_of(bands.items());
-  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
-                room = planes + block_size(g), stride = padded(g.in_channels());
-  WeightGradients dw(g, call.wants_weights ? parts : 0);
-  Scratch<float> scratch(threads() * room);
-  Scratch<double> partial(parts * 2 * stride);
-  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
-    float *planes_of = scratch.data() + thread * room, *dw_of = call.wants_weights ? dw.part(part) : nullptr;
-    double* sums_of = partial.data() + part * 2 * stride;
-    if (call.wants_weights) std::fill_n(dw_of, dw.size(), 0.0f);
-    std::fill_n(sums_of, 2 * stride, 0.0);
-    kernels.backward(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);
-  });
-  if (call.wants_weights) dw.write(own.weight);
-  if (i == 0 || !chain.links[i - 1].gamma.defined()) return;
-  sums.emplace(g.in_channels());
-  for (int64_t c = 0; c < g.in_channels(); ++c)
-    for (int part = 0; part < parts; ++part) {
-      sums->sum[c] += partial[part * 2 * stride + c];
-      sums->centred_sum[c] += partial[(part * 2 + 1) * stride + c];
-    }
+  sums.reset();
+  if (i > 0 && chain.links[i - 1].gamma.defined()) call.sums = &sums.emplace(g.in_channels());
+  run(call);
 }
 
 // Whether the links' bundles lie over each other, so that a chain can be evaluated bundle by bundle.

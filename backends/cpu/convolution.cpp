@@ -2,19 +2,20 @@
 //
 //   x (N, H, W, I), w (O, kH, kW, I/groups), y (N, H', W', O)
 //
-// Three kernels share the work, by a rule that looks at shapes alone:
-// - pointwise.h takes 1×1 convolutions of stride 1 with few channels a group: the transfers of MGIC.
-// - A group of one input and several outputs (the transitions, whose groups are gcd(in, out)) becomes a depthwise
-//   convolution of x with every channel repeated; oneDNN is ten times as fast at those.
+// Four kernels share the work, by a rule that looks at shapes alone:
+// - grouped.h takes what MGIC's levels are made of: 3×3 and 1×1 with few channels a group.
+// - spread.h takes one input a group: depthwise convolutions, and transitions whose groups are gcd(in, out).
+// - pointwise.h takes the 1×1 convolutions of stride 1 with few channels a group that are left.
 // - oneDNN does the rest, with activations as they are and weights reordered to its own choice on every call. Without
 //   that reorder, which costs some microseconds, it falls back to its reference kernels.
 #include <string>
 
-#include "backends/cpu/channels.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/onednn.h"
+#include "backends/cpu/passes.h"
 #include "backends/cpu/pointwise.h"
+#include "backends/cpu/spread.h"
 #include "backends/cpu/widened.h"
 
 namespace mgic {
@@ -50,18 +51,10 @@ struct Problem {
 
   int64_t group_inputs() const { return inputs / p.groups; }
   int64_t group_outputs() const { return outputs / p.groups; }
-  int64_t rows() const { return batch * height * width; }
+  Pointwise pointwise_sizes() const { return {batch * height * width, p.groups, group_inputs(), group_outputs()}; }
   bool pointwise() const {
     return kernel_height == 1 && kernel_width == 1 && p.stride == 1 && p.padding == 0 &&
-           pointwise_suits(group_inputs(), group_outputs());
-  }
-  bool spreads() const { return p.groups > 1 && group_inputs() == 1 && group_outputs() > 1; }
-  // The depthwise convolution of `images` images that takes the place of one that spreads.
-  Problem spread(int64_t images) const {
-    Problem depthwise = *this;
-    depthwise.batch = images;
-    depthwise.inputs = depthwise.p.groups = outputs;
-    return depthwise;
+           pointwise_suits(p.groups, group_inputs(), group_outputs());
   }
 
   Desc x() const { return onednn::f32_desc({batch, inputs, height, width}, Tag::nhwc); }
@@ -224,44 +217,17 @@ void into_sink(Sink sink, F&& compute) {
   scale_all(1, fresh.data(), true, out, (*sink).count());
 }
 
-// f(first, images, wide): a convolution that spreads is done for so many images at a time that their repeated channels,
-// `wide`, stay in the threads' own caches.
-template <class F>
-void each_spread(const Problem& c, F&& f) {
-  constexpr int64_t floats_per_thread = 96 * 1024;
-  const int64_t image = c.height * c.width * c.outputs;
-  const int64_t most = std::clamp<int64_t>(threads() * floats_per_thread / std::max<int64_t>(image, 1), 1, c.batch);
-  Scratch<float> wide(most * image);
-  for (int64_t first = 0; first < c.batch; first += most) f(first, std::min(most, c.batch - first), wide.data());
-}
+enum class Kernels { pointwise, grouped, spread, onednn, widened };
 
-void spread_forward(const Problem& c, const float* x, const float* w, const float* bias, const float* residual,
-                    Activation activation, float* y) {
-  const int64_t in = c.height * c.width * c.inputs, out = c.out_height * c.out_width * c.outputs;
-  each_spread(c, [&](int64_t first, int64_t images, float* wide) {
-    repeat_channels(x + first * in, images * in, c.group_outputs(), wide);
-    run_forward(c.spread(images), wide, w, bias, residual == nullptr ? nullptr : residual + first * out, activation,
-                y + first * out);
-  });
-}
-
-void spread_backward_data(const Problem& c, const float* dy, const float* w, bool accumulate, float* dx) {
-  const int64_t in = c.height * c.width * c.inputs, out = c.out_height * c.out_width * c.outputs;
-  each_spread(c, [&](int64_t first, int64_t images, float* wide) {
-    run_backward_data(c.spread(images), dy + first * out, w, wide);
-    sum_repeated(wide, images * in, c.group_outputs(), accumulate, dx + first * in);
-  });
-}
-
-void spread_backward_weights(const Problem& c, const float* x, const float* dy, bool accumulate, float* dw) {
-  const int64_t in = c.height * c.width * c.inputs, out = c.out_height * c.out_width * c.outputs;
-  const int64_t count = c.outputs * c.kernel_height * c.kernel_width;
-  Scratch<float> fresh(count);
-  each_spread(c, [&](int64_t first, int64_t images, float* wide) {
-    repeat_channels(x + first * in, images * in, c.group_outputs(), wide);
-    run_backward_weights(c.spread(images), wide, dy + first * out, fresh.data());
-    scale_all(1, fresh.data(), accumulate || first > 0, dw, count);
-  });
+Kernels kernels_for(const Problem& c, const Shape& x, const Shape& w, std::initializer_list<const Tensor*> maps) {
+  const auto all = [&](DType dtype) {
+    return std::ranges::all_of(maps, [&](const Tensor* t) { return !t->defined() || t->dtype() == dtype; });
+  };
+  const bool f32 = all(DType::f32), bf16 = all(DType::bf16);
+  if (f32 && c.pointwise()) return Kernels::pointwise;
+  if ((f32 || bf16) && grouped_suits(c.p, x, w)) return Kernels::grouped;
+  if ((f32 || bf16) && spread_suits(c.p, x, w)) return Kernels::spread;
+  return holds_bf16(maps) ? Kernels::widened : Kernels::onednn;
 }
 
 }  // namespace
@@ -271,68 +237,81 @@ using namespace cpu;
 
 void CpuBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias,
                         const Tensor& residual, Activation activation, Tensor& y) {
-  if (holds_bf16({&x, &residual, &y})) {
-    Widened wide("conv2d");
-    return conv2d(p, wide(x), w, bias, wide(residual), activation, wide.out(y));
-  }
-  require_f32("conv2d", {&x, &w, &bias, &residual, &y});
   const Problem c(p, x.shape(), w.shape(), y.shape());
   if (y.count() == 0) return;
-  const float *px = x.data<float>(), *pw = w.data<float>(), *pbias = data_or_null(bias),
-              *presidual = data_or_null(residual);
-  float* py = y.data<float>();
-  if (c.pointwise()) {
-    pointwise_forward({c.rows(), p.groups, c.group_inputs(), c.group_outputs()}, px, pw, py);
-    if (pbias != nullptr) add(y, bias, Broadcast::channel, y);
-    if (presidual != nullptr) pairwise_all(Pairwise::add, py, presidual, false, py, y.count());
-    if (activation != Activation::none) activate_all(activation, py, py, y.count());
-  } else if (c.spreads()) {
-    spread_forward(c, px, pw, pbias, presidual, activation, py);
-  } else {
-    run_forward(c, px, pw, pbias, presidual, activation, py);
+  switch (kernels_for(c, x.shape(), w.shape(), {&x, &residual, &y})) {
+    case Kernels::grouped:
+      return with_storage(x,
+                          [&](auto zero) { grouped_forward<decltype(zero)>(p, x, w, bias, residual, activation, y); });
+    case Kernels::spread:
+      return with_storage(x,
+                          [&](auto zero) { spread_forward<decltype(zero)>(p, x, w, bias, residual, activation, y); });
+    case Kernels::widened: {
+      Widened wide("conv2d");
+      return conv2d(p, wide(x), w, bias, wide(residual), activation, wide.out(y));
+    }
+    case Kernels::pointwise:
+      require_f32("conv2d", {&w, &bias});
+      pointwise_forward(c.pointwise_sizes(), x.data<float>(), w.data<float>(), y.data<float>());
+      if (bias.defined()) add(y, bias, Broadcast::channel, y);
+      if (residual.defined()) add(y, residual, Broadcast::same, y);
+      if (activation != Activation::none) this->activation(activation, y, y);
+      return;
+    case Kernels::onednn:
+      require_f32("conv2d", {&x, &w, &bias, &residual, &y});
+      run_forward(c, x.data<float>(), w.data<float>(), data_or_null(bias), data_or_null(residual), activation,
+                  y.data<float>());
   }
 }
 
 void CpuBackend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
   if (!dx) return;
-  if (holds_bf16({&dy, dx.tensor})) {
-    Widened wide("conv2d_backward_data");
-    return conv2d_backward_data(p, wide(dy), w, wide.out(dx));
-  }
-  require_f32("conv2d_backward_data", {&dy, &w, dx.tensor});
-  const Problem c(p, (*dx).shape(), w.shape(), dy.shape());
-  if ((*dx).count() == 0) return;
-  const float *pdy = dy.data<float>(), *pw = w.data<float>();
-  if (c.pointwise()) {
-    pointwise_backward_data({c.rows(), p.groups, c.group_inputs(), c.group_outputs()}, pdy, pw, accumulates(dx),
-                            (*dx).data<float>());
-  } else if (c.spreads()) {
-    spread_backward_data(c, pdy, pw, accumulates(dx), (*dx).data<float>());
-  } else {
-    into_sink(dx, [&](float* out) { run_backward_data(c, pdy, pw, out); });
+  const Shape& x = (*dx).shape();
+  const Problem c(p, x, w.shape(), dy.shape());
+  if (x.count() == 0) return;
+  switch (kernels_for(c, x, w.shape(), {&dy, dx.tensor})) {
+    case Kernels::grouped:
+      return with_storage(dy, [&](auto zero) { grouped_backward_data<decltype(zero)>(p, dy, w, dx); });
+    case Kernels::spread:
+      return with_storage(dy, [&](auto zero) { spread_backward_data<decltype(zero)>(p, dy, w, dx); });
+    case Kernels::widened: {
+      Widened wide("conv2d_backward_data");
+      return conv2d_backward_data(p, wide(dy), w, wide.out(dx));
+    }
+    case Kernels::pointwise:
+      require_f32("conv2d_backward_data", {&w});
+      return pointwise_backward_data(c.pointwise_sizes(), dy.data<float>(), w.data<float>(), accumulates(dx),
+                                     (*dx).data<float>());
+    case Kernels::onednn:
+      require_f32("conv2d_backward_data", {&dy, &w, dx.tensor});
+      into_sink(dx, [&](float* out) { run_backward_data(c, dy.data<float>(), w.data<float>(), out); });
   }
 }
 
 void CpuBackend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
   if (!dw) return;
-  if (holds_bf16({&x, &dy})) {
-    Widened wide("conv2d_backward_weights");
-    return conv2d_backward_weights(p, wide(x), wide(dy), dw);
-  }
-  require_f32("conv2d_backward_weights", {&x, &dy, dw.tensor});
-  const Problem c(p, x.shape(), (*dw).shape(), dy.shape());
+  const Shape& w = (*dw).shape();
+  const Problem c(p, x.shape(), w, dy.shape());
   if (dy.count() == 0) {
-    if (!accumulates(dw)) std::fill_n((*dw).data<float>(), (*dw).count(), 0.0f);
+    if (!accumulates(dw)) std::fill_n((*dw).data<float>(), w.count(), 0.0f);
     return;
   }
-  const float *px = x.data<float>(), *pdy = dy.data<float>();
-  if (c.pointwise()) {
-    pointwise_backward_weights({c.rows(), p.groups, c.group_inputs(), c.group_outputs()}, px, pdy, accumulates(dw),
-                               (*dw).data<float>());
-  } else if (c.spreads()) {
-    spread_backward_weights(c, px, pdy, accumulates(dw), (*dw).data<float>());
-  } else {
-    into_sink(dw, [&](float* out) { run_backward_weights(c, px, pdy, out); });
+  switch (kernels_for(c, x.shape(), w, {&x, &dy})) {
+    case Kernels::grouped:
+      return with_storage(dy, [&](auto zero) { grouped_backward_weights<decltype(zero)>(p, x, dy, dw); });
+    case Kernels::spread:
+      return with_storage(dy, [&](auto zero) { spread_backward_weights<decltype(zero)>(p, x, dy, dw); });
+    case Kernels::widened: {
+      Widened wide("conv2d_backward_weights");
+      return conv2d_backward_weights(p, wide(x), wide(dy), dw);
+    }
+    case Kernels::pointwise:
+      require_f32("conv2d_backward_weights", {dw.tensor});
+      return pointwise_backward_weights(c.pointwise_sizes(), x.data<float>(), dy.data<float>(), accumulates(dw),
+                                        (*dw).data<float>());
+    case Kernels::onednn:
+      require_f32("conv2d_backward_weights", {&x, &dy, dw.tensor});
+      into_sink(dw, [&](float* out) { run_backward_weights(c, x.data<float>(), dy.data<float>(), out); });
   }
 }
 

@@ -1,17 +1,25 @@
 #include "backends/cpu/grouped.h"
 
 namespace mgic::cpu {
+int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs) {
+  int64_t merged = 1;
+  while (groups > 1 && merged * std::min(inputs, outputs) < 4) merged *= 2;
+  return groups % merged == 0 ? merged : 0;
+}
 
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
   const int64_t kernel = w[1], inputs = w[3], outputs = w[0] / p.groups;
   if (p.stride != 1 || p.dilation != 1 || w[2] != kernel || kernel % 2 == 0 || p.padding != kernel / 2) return false;
   if (x.count() == 0) return false;
-  const auto fits = [](int64_t n) { return n == 4 || n == 8 || (n % slab_channels == 0 && n <= 64); };
-  return p.groups > 1 ? fits(inputs) && fits(outputs) : inputs <= 32 && outputs <= 64;
+  if (p.groups == 1) return inputs <= 32 && outputs <= 64;
+  const int64_t merged = inputs > 1 && outputs > 1 ? merged_groups(p.groups, inputs, outputs) : 0;
+  const auto fits = [](int64_t n) { return n == 4 || n == 8 || (n > 0 && n % slab_channels == 0 && n <= 64); };
+  return fits(merged * inputs) && fits(merged * outputs);
 }
 
 Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w) {
-  return {x[0], x[1], x[2], p.groups, w[3], w[0] / p.groups, w[1]};
+  const int64_t inputs = w[3], outputs = w[0] / p.groups, merged = merged_groups(p.groups, inputs, outputs);
+  return {x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
 }
 
 }  // namespace mgic::cpu

@@ -24,6 +24,8 @@ struct Grouped {
   int64_t batch, height, width;
   int64_t groups, inputs, outputs;  // inputs and outputs of one group
   int64_t kernel;
+  // Groups of the convolution that are one here, with zeros between them: where they have fewer than four channels.
+  int64_t merged = 1;
 
   int64_t border() const { return kernel / 2; }
   int64_t taps() const { return kernel * kernel; }
@@ -31,7 +33,13 @@ struct Grouped {
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }
-  int64_t weight_count() const { return groups * outputs * taps() * inputs; }
+  // Where the convolution has a weight for output o and input i of a group: (output channel, input within its own
+  // group); the input is −1 where it has none.
+  int64_t own_input(int64_t o, int64_t i) const {
+    if (merged == 1) return i;
+    const int64_t inputs_of_one = inputs / merged;
+    return o / (outputs / merged) == i / inputs_of_one ? i % inputs_of_one : -1;
+  }
 
   // Groups that are computed together: the fewest whose channels fill slabs on both sides.
   int64_t bundle() const {
@@ -51,6 +59,10 @@ struct Grouped {
 
   static int64_t slabs(int64_t channels) { return (channels + slab_channels - 1) / slab_channels; }
 };
+
+// Groups that have to become one for at least four channels on either side; 0 where their number is no multiple of
+// that.
+int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs);
 
 // Whether these kernels take the convolution, in all three directions.
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w);

@@ -40,16 +40,18 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, F&& value) {
 
 Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale) {
   return packed_weights(g, pairs, [=, &g](int64_t group, int64_t o, int64_t u, int64_t v, int64_t i) {
-    const int64_t channel = group * g.outputs + o;
-    const float value = w[((channel * g.kernel + u) * g.kernel + v) * g.inputs + i];
+    const int64_t channel = group * g.outputs + o, input = g.own_input(o, i);
+    if (input < 0) return 0.0f;
+    const float value = w[((channel * g.kernel + u) * g.kernel + v) * (g.inputs / g.merged) + input];
     return scale == nullptr ? value : value * scale[channel];
   });
 }
 
 Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w) {
   return packed_weights(g.transposed(), pairs, [=, &g](int64_t group, int64_t i, int64_t u, int64_t v, int64_t o) {
-    const int64_t channel = group * g.outputs + o;
-    return w[((channel * g.kernel + g.kernel - 1 - u) * g.kernel + g.kernel - 1 - v) * g.inputs + i];
+    const int64_t channel = group * g.outputs + o, input = g.own_input(o, i);
+    if (input < 0) return 0.0f;
+    return w[((channel * g.kernel + g.kernel - 1 - u) * g.kernel + g.kernel - 1 - v) * (g.inputs / g.merged) + input];
   });
 }
 
@@ -65,7 +67,7 @@ WeightGradients::WeightGradients(const Grouped& g, int parts)
 void WeightGradients::write(Sink sink) {
   float* dw = (*sink).data<float>();
   const bool accumulate = accumulates(sink);
-  const int64_t group_weights = g_.outputs * g_.taps() * g_.inputs;
+  const int64_t group_weights = g_.outputs * g_.taps() * g_.inputs, own_inputs = g_.inputs / g_.merged;
   parallel_ranges(g_.groups, 4 * group_weights, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs;
@@ -77,12 +79,13 @@ void WeightGradients::write(Sink sink) {
               (((group * vectors_ + v) * Grouped::slabs(g_.outputs) + o / slab_channels) * g_.taps() * outputs_ +
                tap * own + o % slab_channels) *
                   lanes_;
-          float* to = dw + (channel * g_.taps() + tap) * g_.inputs + v * lanes_;
-          const int64_t n = std::min(lanes_, g_.inputs - v * lanes_);
-          for (int64_t l = 0; l < n; ++l) {
-            float sum = accumulate ? to[l] : 0;
+          float* to = dw + (channel * g_.taps() + tap) * own_inputs;
+          for (int64_t l = 0; l < std::min(lanes_, g_.inputs - v * lanes_); ++l) {
+            const int64_t input = g_.own_input(o, v * lanes_ + l);
+            if (input < 0) continue;
+            float sum = accumulate ? to[input] : 0;
             for (int part = 0; part < parts_; ++part) sum += from[part * size_ + l];
-            to[l] = sum;
+            to[input] = sum;
           }
         }
     }

@@ -124,6 +124,7 @@ void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include "backends/cpu/grouped.h"
 #include "backends/cpu/parallel.h"
 
 namespace mgic::cpu {
@@ -132,34 +133,65 @@ namespace {
 HWY_EXPORT(multiply);
 HWY_EXPORT(outer);
 
+// Groups with fewer than four channels are taken together, with zeros between them.
+struct Merged {
+  Pointwise p;
+  int64_t of;  // groups that became one
+
+  explicit Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, own.outputs)) {
+    p = {own.rows, own.groups / of, own.inputs * of, own.outputs * of};
+  }
+  // f(output, input, weight of the convolution): within one group of p, but for the zeros.
+  template <class F>
+  void each_weight(int64_t group, F&& f) const {
+    const int64_t inputs = p.inputs / of, outputs = p.outputs / of;
+    for (int64_t o = 0; o < p.outputs; ++o)
+      for (int64_t i = 0; i < inputs; ++i) f(o, o / outputs * inputs + i, (group * p.outputs + o) * inputs + i);
+  }
+  // (groups, outputs, inputs), or (groups, inputs, outputs).
+  Scratch<float> weights(const float* w, bool transpose) const {
+    Scratch<float> all(p.groups * p.inputs * p.outputs);
+    std::fill_n(all.data(), all.count(), 0.0f);
+    for (int64_t g = 0; g < p.groups; ++g)
+      each_weight(g, [&](int64_t o, int64_t i, int64_t own) {
+        all[(g * p.inputs * p.outputs) + (transpose ? i * p.outputs + o : o * p.inputs + i)] = w[own];
+      });
+    return all;
+  }
+};
+
 }  // namespace
 
-bool pointwise_suits(int64_t inputs, int64_t outputs) {
-  return inputs % 4 == 0 && outputs % 4 == 0 && inputs <= 32 && outputs <= 32;
+bool pointwise_suits(int64_t groups, int64_t inputs, int64_t outputs) {
+  const int64_t merged = inputs > 1 && outputs > 1 ? merged_groups(groups, inputs, outputs) : 1;
+  return merged > 0 && merged * inputs % 4 == 0 && merged * outputs % 4 == 0 && inputs <= 32 && outputs <= 32;
 }
 
-void pointwise_forward(const Pointwise& p, const float* x, const float* w, float* y) {
+void pointwise_forward(const Pointwise& own, const float* x, const float* w, float* y) {
+  const Merged merged(own);
+  const Pointwise& p = merged.p;
   const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs;
-  Scratch<float> transposed(out * p.inputs);  // (groups, inputs, outputs)
-  for (int64_t g = 0; g < p.groups; ++g)
-    for (int64_t o = 0; o < p.outputs; ++o)
-      for (int64_t i = 0; i < p.inputs; ++i)
-        transposed[(g * p.inputs + i) * p.outputs + o] = w[(g * p.outputs + o) * p.inputs + i];
+  const auto weights = merged.weights(w, true);
   parallel_ranges(p.rows, in + out, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(multiply)
-    (x + begin * in, transposed.data(), end - begin, p.groups, p.inputs, p.outputs, false, y + begin * out);
+    (x + begin * in, weights.data(), end - begin, p.groups, p.inputs, p.outputs, false, y + begin * out);
   });
 }
 
-void pointwise_backward_data(const Pointwise& p, const float* dy, const float* w, bool accumulate, float* dx) {
+void pointwise_backward_data(const Pointwise& own, const float* dy, const float* w, bool accumulate, float* dx) {
+  const Merged merged(own);
+  const Pointwise& p = merged.p;
   const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs;
+  const auto weights = merged.weights(w, false);
   parallel_ranges(p.rows, in + out, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(multiply)
-    (dy + begin * out, w, end - begin, p.groups, p.outputs, p.inputs, accumulate, dx + begin * in);
+    (dy + begin * out, weights.data(), end - begin, p.groups, p.outputs, p.inputs, accumulate, dx + begin * in);
   });
 }
 
-void pointwise_backward_weights(const Pointwise& p, const float* x, const float* dy, bool accumulate, float* dw) {
+void pointwise_backward_weights(const Pointwise& own, const float* x, const float* dy, bool accumulate, float* dw) {
+  const Merged merged(own);
+  const Pointwise& p = merged.p;
   const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs, count = out * p.inputs;
   const int parts = parts_of(p.rows, elements_per_thread / (in + out));
   Scratch<float> partial(parts * count);
@@ -168,11 +200,12 @@ void pointwise_backward_weights(const Pointwise& p, const float* x, const float*
     std::fill_n(mine, count, 0.0f);
     HWY_DYNAMIC_DISPATCH(outer)(x + begin * in, dy + begin * out, end - begin, p.groups, p.inputs, p.outputs, mine);
   });
-  for (int64_t i = 0; i < count; ++i) {
-    float sum = accumulate ? dw[i] : 0;
-    for (int part = 0; part < parts; ++part) sum += partial[part * count + i];
-    dw[i] = sum;
-  }
+  for (int64_t g = 0; g < p.groups; ++g)
+    merged.each_weight(g, [&](int64_t o, int64_t i, int64_t weight) {
+      float sum = accumulate ? dw[weight] : 0;
+      for (int part = 0; part < parts; ++part) sum += partial[part * count + (g * p.outputs + o) * p.inputs + i];
+      dw[weight] = sum;
+    });
 }
 
 }  // namespace mgic::cpu

@@ -10,7 +10,7 @@ struct Pointwise {
   int64_t rows, groups, inputs, outputs;  // inputs and outputs a group
 };
 
-bool pointwise_suits(int64_t inputs, int64_t outputs);
+bool pointwise_suits(int64_t groups, int64_t inputs, int64_t outputs);
 
 void pointwise_forward(const Pointwise& p, const float* x, const float* w, float* y);
 void pointwise_backward_data(const Pointwise& p, const float* dy, const float* w, bool accumulate, float* dx);

@@ -32,14 +32,23 @@ const std::vector<Conv> convolutions = {
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise
     {1, 9, 9, 16, 16, 5, {2, 2, 1, 16}},    // depthwise, a stride that does not divide
+    {2, 13, 10, 40, 40, 3, {1, 2, 2, 40}},  // depthwise, dilated
+    {1, 3, 2, 7, 7, 7, {1, 3, 1, 7}},       // depthwise, a kernel larger than the image
     {2, 9, 6, 16, 32, 3, {2, 1, 1, 16}},    // two outputs a group
+    {2, 5, 7, 21, 42, 1, {2, 0, 1, 21}},    // two, 1×1
+    {1, 8, 9, 40, 160, 3, {3, 1, 1, 40}},   // four
+    {1, 5, 6, 12, 48, 4, {2, 0, 1, 12}},    // four, without padding
     {1, 9, 6, 8, 24, 3, {1, 1, 1, 8}},      // three
+    {2, 6, 5, 36, 36, 3, {1, 1, 1, 9}},     // 4 channels a group, an odd number of groups
+    {2, 6, 5, 16, 16, 3, {1, 1, 1, 8}},     // 2 channels a group
     {3, 11, 6, 3, 20, 3, {2, 1, 1, 1}},     // stem
     {2, 15, 12, 3, 16, 7, {2, 3, 1, 1}},    // the large stem
     {2, 6, 5, 1, 10, 3, {1, 1, 1, 1}},      // one channel
     {1, 12, 10, 16, 24, 3, {1, 2, 2, 4}},   // dilated
     {1, 1, 1, 20, 10, 1, {1, 0, 1, 1}},     // one row
     {2, 5, 3, 10, 20, 1, {1, 0, 1, 5}},     // 1×1, 2 → 4 channels a group
+    {2, 5, 3, 24, 12, 1, {1, 0, 1, 6}},     // 4 → 2, an even number of groups
+    {2, 5, 3, 20, 10, 1, {1, 0, 1, 5}},     // 4 → 2, an odd number
     {2, 5, 3, 32, 16, 1, {1, 0, 1, 2}},     // transfers: 16 → 8,
     {3, 7, 5, 16, 32, 1, {1, 0, 1, 2}},     // 8 → 16,
     {1, 3, 3, 64, 32, 1, {1, 0, 1, 8}},     // 8 → 4,
@@ -73,8 +82,33 @@ TEST_CASE("cpu convolutions match the reference") {
   }
 }
 
+// Maps of bf16 numbers: what is stored is off by at most 2⁻⁸ of itself, and where products of bf16 are computed as
+// such, weights are rounded too, which their sums average out.
+TEST_CASE("cpu convolutions of bf16 maps stay close to f32 on the same numbers") {
+  constexpr double tolerance = 1e-2;
+  for (const Conv& c : convolutions) {
+    const Tensor x = random(c.x(), 1).to(DType::bf16), dy = random(c.y(), 3).to(DType::bf16),
+                 residual = random(c.y(), 5).to(DType::bf16);
+    const Tensor w = random(c.w(), 2, -0.5, 0.5), bias = random({c.outputs}, 4);
+    // Computed by the reference in f32, and by the cpu in bf16, whose result is widened.
+    const auto in_bf16 = [](Backend& b, const Tensor& t) { return &b == &cpu_backend() ? t : t.to(DType::f32); };
+    check_parity("bf16 conv2d, " + c.str(), {random(c.y(), 9)}, tolerance, [&](Backend& b, Outputs& out) {
+      Tensor y = in_bf16(b, out[0].to(DType::bf16));
+      b.conv2d(c.p, in_bf16(b, x), w, bias, in_bf16(b, residual), Activation::relu, y);
+      out[0] = y.to(DType::f32);
+    });
+    check_sink("bf16 conv2d_backward_data, " + c.str(), c.x(), tolerance, [&](Backend& b, Sink sink) {
+      Tensor dx = in_bf16(b, (*sink).to(DType::bf16));
+      b.conv2d_backward_data(c.p, in_bf16(b, dy), w, {&dx, sink.write});
+      *sink = dx.to(DType::f32);
+    });
+    check_sink("bf16 conv2d_backward_weights, " + c.str(), c.w(), tolerance,
+               [&](Backend& b, Sink dw) { b.conv2d_backward_weights(c.p, in_bf16(b, x), in_bf16(b, dy), dw); });
+  }
+}
+
 TEST_CASE("cpu convolutions create their primitives once") {
-  const Conv c{3, 10, 9, 48, 48, 3, {1, 1, 1, 3}};
+  const Conv c{3, 10, 9, 48, 48, 3, {1, 1, 1, 2}};  // of no kernel of ours
   const Tensor x = random(c.x(), 1), w = random(c.w(), 2), bias = random({48}, 3);
   Tensor y = Tensor::empty(c.y(), DType::f32, Device::cpu), dx = Tensor::empty_like(x), dw = Tensor::empty_like(w);
   Tensor square = Tensor::empty({270, 270}, DType::f32, Device::cpu);

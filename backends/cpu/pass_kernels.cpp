@@ -1,13 +1,13 @@
-// The kernels of fused chains (chain.h): what one thread does with its items of one phase. Packing a slab into a plane,
+// What one thread does with its items of one pass (passes.h). Packing a slab into a plane,
 // fetching the next one's memory meanwhile, computing a block of rows, and what happens to it on its way out.
 #include "backends/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "backends/cpu/chain_kernels.cpp"
+#define HWY_TARGET_INCLUDE "backends/cpu/pass_kernels.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/grouped-inl.h"
-#include "backends/cpu/chain.h"
+#include "backends/cpu/pass_kernels.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -298,7 +298,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
                                     });
                                 });
                               });
-        if (call.moments)
+        if (call.mean != nullptr)
           combine_moments(done, pixels, shift, sum, square, moments + slab.first, moments + padded + slab.first);
       }
     }
@@ -393,11 +393,11 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
       const int64_t next_in = next.bundle * g.bundle() * g.inputs, next_out = next.bundle * g.bundle() * g.outputs;
       Ahead ahead = ahead_of(g, bands, next);
       for (const T* p : {call.gradient.dy, call.gradient.raw}) ahead.add(p, next_out, g.out_channels(), g.out_slabs());
-      if (call.wants_weights) ahead.add(call.in.x, next_in, channels, g.in_slabs());
+      if (call.dw) ahead.add(call.in.x, next_in, channels, g.in_slabs());
       ahead.add(call.dx, next_in, channels, g.in_slabs(), true);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
         pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
-      if (call.wants_weights) {
+      if (call.dw) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
         backward_weights<A>(g, x_planes, planes, plane, b, y1 - y0, pairs, dw);
@@ -461,7 +461,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
                     int64_t planes_of_a_link, float* block) {
   using Cell = typename A::Cell;
   auto* planes = static_cast<Cell*>(scratch);
-  const FoldedLink& last = call.links[call.count - 1];
+  const FoldedLink& last = call.links.back();
   const Grouped& final_conv = last.conv;
   const int64_t channels = final_conv.out_channels();
   for (int64_t item = begin; item < end; ++item) {
@@ -469,7 +469,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
     for (int64_t b = 0; b < final_conv.bundles(); ++b) {
       // Rows that the links behind this one will read.
       int64_t halo = 0;
-      for (int64_t i = 1; i < call.count; ++i) halo += call.links[i].conv.border();
+      for (size_t i = 1; i < call.links.size(); ++i) halo += call.links[i].conv.border();
       int64_t y0 = std::max<int64_t>(bands.begin(item) - halo, 0),
               y1 = std::min(bands.end(item) + halo, final_conv.height);
       Cell *from = planes, *to = planes + planes_of_a_link;
@@ -483,19 +483,18 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
                   final_conv.out_slabs());
       ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
                 true);
-      const Grouped& first = call.links[0].conv;
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
         return (rows + 2 * g.border()) * g.pitch() * A::pixel;
       };
-      for (int64_t s = 0; s < first.in_slabs(); ++s) {
-        const int64_t channel = b * first.bundle() * first.inputs + s * slab_channels;
-        if (channel < first.in_channels())
-          pack_input<A>(first, call.in, channel, n, y0, y1, from + s * plane_of(first, y1 - y0));
+      for (int64_t s = 0; s < head.in_slabs(); ++s) {
+        const int64_t channel = b * head.bundle() * head.inputs + s * slab_channels;
+        if (channel < head.in_channels())
+          pack_input<A>(head, call.in, channel, n, y0, y1, from + s * plane_of(head, y1 - y0));
       }
-      for (int64_t i = 0; i < call.count; ++i) {
+      for (size_t i = 0; i < call.links.size(); ++i) {
         const FoldedLink& link = call.links[i];
         const Grouped& g = link.conv;
-        const bool is_last = i + 1 == call.count;
+        const bool is_last = i + 1 == call.links.size();
         const int64_t plane = plane_of(g, y1 - y0);
         // The next link's planes: rows [z0 − border, z1 + border).
         const Grouped& next = call.links[is_last ? i : i + 1].conv;
@@ -563,14 +562,14 @@ HWY_INLINE void with_arithmetic([[maybe_unused]] bool pairs, F&& f) {
 }
 
 template <class T>
-void fill_kernels(bool pairs, ChainKernels<T>& k) {
+void fill_kernels(bool pairs, PassKernels<T>& k) {
   with_arithmetic<T>(pairs, [&](auto arithmetic) HWY_ATTR {
     using A = decltype(arithmetic);
     k = {&forward_items<A, T>, &backward_items<A, T>, &evaluate_items<A, T>, &pair_room<A>, A::pairs};
   });
 }
-void kernels_f32(ChainKernels<float>& k) { fill_kernels(false, k); }
-void kernels_bf16(bool pairs, ChainKernels<bf16>& k) { fill_kernels(pairs, k); }
+void kernels_f32(PassKernels<float>& k) { fill_kernels(false, k); }
+void kernels_bf16(bool pairs, PassKernels<bf16>& k) { fill_kernels(pairs, k); }
 
 }  // namespace
 }  // namespace mgic::cpu::HWY_NAMESPACE
@@ -598,14 +597,14 @@ bool has_bf16_dot() {
 int64_t lanes_of(int64_t results) { return HWY_DYNAMIC_DISPATCH(lanes_here)(results); }
 
 template <>
-ChainKernels<float> chain_kernels() {
-  ChainKernels<float> k;
+PassKernels<float> pass_kernels() {
+  PassKernels<float> k;
   HWY_DYNAMIC_DISPATCH(kernels_f32)(k);
   return k;
 }
 template <>
-ChainKernels<bf16> chain_kernels() {
-  ChainKernels<bf16> k;
+PassKernels<bf16> pass_kernels() {
+  PassKernels<bf16> k;
   HWY_DYNAMIC_DISPATCH(kernels_bf16)(has_bf16_dot(), k);
   return k;
 }

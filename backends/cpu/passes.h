@@ -1,23 +1,17 @@
-// What the fused drivers of chains (chain.cpp) tell their kernels. Vectors of channel parameters are padded with zeros
-// to whole slabs, so that they can be read a slab at a time. Maps are (N, H, W, C) of T, f32 or bf16; packed weights
-// are in the cells of the arithmetic (grouped-inl.h).
+// Passes over a batch with grouped convolutions (grouped.h): every pass is one parallel region, in which the threads
+// walk items of their own, each in its own cache. A chain in training is one pass a link and direction, with the
+// barrier that its statistics need behind it; an evaluated chain, and a convolution alone, are one pass.
+//
+// Vectors of channel parameters are padded with zeros to whole slabs, so that they can be read a slab at a time. Maps
+// are (N, H, W, C) of T, f32 or bf16.
 #pragma once
 
+#include <vector>
+
 #include "backends/cpu/grouped.h"
+#include "backends/cpu/normalization.h"
 
 namespace mgic::cpu {
-
-// A batch is walked in items: bands of rows of one image, whose planes fit a thread's own cache.
-struct Bands {
-  int64_t batch, height, rows, per_image;
-
-  Bands(int64_t batch, int64_t height, int64_t rows)
-      : batch(batch), height(height), rows(rows), per_image((height + rows - 1) / rows) {}
-  int64_t items() const { return batch * per_image; }
-  int64_t image(int64_t item) const { return item / per_image; }
-  int64_t begin(int64_t item) const { return item % per_image * rows; }
-  int64_t end(int64_t item) const { return std::min(begin(item) + rows, height); }
-};
 
 // What a convolution reads: x, x − minus, or activation((x − mean) · scale + beta).
 template <class T>
@@ -45,8 +39,8 @@ struct ForwardCall {
   Input<T> in;
   const void* weights;
   T* raw;
-  bool moments;
-  // Every phase walks the items in the opposite direction of the one before: what that touched last is still in cache.
+  float *mean, *variance;  // of the raw outputs, a value a channel; null where they are not asked for
+  // Every pass walks the items in the opposite direction of the one before: what that touched last is still in cache.
   bool backwards;
 };
 
@@ -55,8 +49,9 @@ template <class T>
 struct BackwardCall {
   Grouped conv;  // of the forward direction
   OutputGradient<T> gradient;
-  bool wants_weights, backwards;
-  Input<T> in;          // what the convolution has read; for the weights alone
+  Sink dw;
+  bool backwards;
+  Input<T> in;          // what the convolution has read; for dw alone
   const void* weights;  // of the transposed convolution; null: no gradient of the input is wanted
   // The gradient of the input goes to dx and, negated, to dminus; or, where the input was made by a link before this
   // one, through that link's activation to dx, with the sums that its normalisation needs.
@@ -65,6 +60,7 @@ struct BackwardCall {
   const T* before = nullptr;  // the raw output of the link before
   const float *mean = nullptr, *scale = nullptr, *beta = nullptr;
   Activation activation = Activation::none;
+  NormSums* sums = nullptr;
 };
 
 // One link of a chain that is evaluated only: the normalisation lies in the weights and the bias.
@@ -76,33 +72,31 @@ struct FoldedLink {
 };
 template <class T>
 struct EvaluationCall {
-  const FoldedLink* links;
-  int64_t count;
+  std::vector<FoldedLink> links;
   Input<T> in;
   const T* residual;
   Activation outer;
   T* y;
 };
 
-// The kernels for maps of T on the machine at hand. scratch holds planes (and pairs of pixels behind them), block the
-// outputs on their way out.
+// Whether weights for maps of T are packed as pairs of bf16 on the machine at hand.
 template <class T>
-struct ChainKernels {
-  void (*forward)(const ForwardCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch, float* block,
-                  float* moments);
-  void (*backward)(const BackwardCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch, float* block,
-                   float* dw, double* sums);
-  void (*evaluate)(const EvaluationCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch,
-                   int64_t planes_of_a_link, float* block);
-  int64_t (*pair_room)(const Grouped&, int64_t plane_rows);
-  bool pairs;  // whether weights are pairs of bf16
-};
+bool packs_pairs();
 
 template <class T>
-ChainKernels<T> chain_kernels();
-template <>
-ChainKernels<float> chain_kernels();
-template <>
-ChainKernels<bf16> chain_kernels();
+void run(const ForwardCall<T>& call);
+template <class T>
+void run(const BackwardCall<T>& call);
+template <class T>
+void run(const EvaluationCall<T>& call);
+
+// A convolution alone.
+template <class T>
+void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                     Activation activation, Tensor& y);
+template <class T>
+void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx);
+template <class T>
+void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw);
 
 }  // namespace mgic::cpu

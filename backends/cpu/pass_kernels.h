@@ -1,0 +1,42 @@
+// What one thread does with its items of a pass (passes.h), for the machine at hand. Packed weights are in the cells of
+// the arithmetic (grouped-inl.h).
+#pragma once
+
+#include "backends/cpu/passes.h"
+
+namespace mgic::cpu {
+
+// A batch is walked in items: bands of rows of one image, whose planes fit a thread's own cache.
+struct Bands {
+  int64_t batch, height, rows, per_image;
+
+  Bands(int64_t batch, int64_t height, int64_t rows)
+      : batch(batch), height(height), rows(rows), per_image((height + rows - 1) / rows) {}
+  int64_t items() const { return batch * per_image; }
+  int64_t image(int64_t item) const { return item / per_image; }
+  int64_t begin(int64_t item) const { return item % per_image * rows; }
+  int64_t end(int64_t item) const { return std::min(begin(item) + rows, height); }
+};
+
+// The kernels for maps of T on the machine at hand. scratch holds planes (and pairs of pixels behind them), block the
+// outputs on their way out.
+template <class T>
+struct PassKernels {
+  void (*forward)(const ForwardCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch, float* block,
+                  float* moments);
+  void (*backward)(const BackwardCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch, float* block,
+                   float* dw, double* sums);
+  void (*evaluate)(const EvaluationCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch,
+                   int64_t planes_of_a_link, float* block);
+  int64_t (*pair_room)(const Grouped&, int64_t plane_rows);
+  bool pairs;  // whether weights are pairs of bf16
+};
+
+template <class T>
+PassKernels<T> pass_kernels();
+template <>
+PassKernels<float> pass_kernels();
+template <>
+PassKernels<bf16> pass_kernels();
+
+}  // namespace mgic::cpu

@@ -1,0 +1,176 @@
+// The three passes: how the batch is cut for the threads, and what of their results is put together behind the barrier.
+#include "backends/cpu/passes.h"
+
+#include "backends/cpu/channel_vectors.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/grouped_weights.h"
+#include "backends/cpu/parallel.h"
+#include "backends/cpu/pass_kernels.h"
+
+namespace mgic::cpu {
+namespace {
+
+// Bands whose planes, `slabs` of them, stay in a thread's own cache; the first cache where there are no halos to pay
+// for. At least one for every thread.
+Bands bands_of(const Grouped& g, int64_t slabs) {
+  const int64_t bytes = g.kernel == 1 ? 24 * 1024 : 384 * 1024;
+  const int64_t fit = bytes / (slabs * g.pitch() * slab_channels * static_cast<int64_t>(sizeof(float)));
+  const int64_t per_image = (threads() + g.batch - 1) / g.batch, most = (g.height + per_image - 1) / per_image;
+  return {g.batch, g.height, std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most)};
+}
+
+// In cells; planes of pairs take half as many, and leave room.
+int64_t plane_size(const Grouped& g, const Bands& bands) {
+  return (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
+}
+
+// Vectors may reach a little beyond the last pixel; the blocks of outputs lie behind the planes.
+constexpr int64_t slack = 4 * slab_channels;
+int64_t block_size(const Grouped& g) { return (64 + 16 * g.width) * slab_channels; }
+
+// Moments of the parts, each of so many rows, as one: Chan's formula.
+void combine(const float* moments, const std::vector<int64_t>& rows, int64_t stride, int64_t channels, float* mean,
+             float* variance) {
+  for (int64_t c = 0; c < channels; ++c) {
+    double count = 0, m = 0, squares = 0;
+    for (size_t part = 0; part < rows.size(); ++part) {
+      const float* own = moments + static_cast<int64_t>(part) * 2 * stride;
+      const double n = static_cast<double>(rows[part]), total = count + n, delta = own[c] - m;
+      if (n == 0) continue;
+      m += delta * n / total;
+      squares += own[stride + c] + delta * delta * count * n / total;
+      count = total;
+    }
+    mean[c] = static_cast<float>(m);
+    variance[c] = static_cast<float>(squares / count);
+  }
+}
+
+}  // namespace
+
+template <class T>
+bool packs_pairs() {
+  return pass_kernels<T>().pairs;
+}
+
+template <class T>
+void run(const ForwardCall<T>& call) {
+  const auto kernels = pass_kernels<T>();
+  const Grouped& g = call.conv;
+  const Bands bands = bands_of(g, g.in_slabs());
+  const int parts = chunks_of(bands.items());
+  const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
+  const int64_t stride = padded(g.out_channels());
+  Scratch<float> scratch(threads() * room), partial(parts * 2 * stride);
+  std::vector<int64_t> rows(static_cast<size_t>(parts), 0);
+  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
+    float *own = scratch.data() + thread * room, *own_moments = partial.data() + part * 2 * stride;
+    std::fill_n(own_moments, 2 * stride, 0.0f);
+    kernels.forward(call, bands, begin, end, own, own + planes, own_moments);
+    for (int64_t item = begin; item < end; ++item)
+      rows[static_cast<size_t>(part)] += (bands.end(item) - bands.begin(item)) * g.width;
+  });
+  if (call.mean != nullptr) combine(partial.data(), rows, stride, g.out_channels(), call.mean, call.variance);
+}
+
+template <class T>
+void run(const BackwardCall<T>& call) {
+  const auto kernels = pass_kernels<T>();
+  const Grouped& g = call.conv;
+  const int64_t slabs = g.in_slabs() + g.out_slabs();
+  const Bands bands = bands_of(g, slabs);
+  const int parts = chunks_of(bands.items());
+  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
+                room = planes + block_size(g), stride = padded(g.in_channels());
+  WeightGradients dw(g, call.dw ? parts : 0);
+  Scratch<float> scratch(threads() * room);
+  Scratch<double> partial(parts * 2 * stride);
+  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
+    float *planes_of = scratch.data() + thread * room, *dw_of = call.dw ? dw.part(part) : nullptr;
+    double* sums_of = partial.data() + part * 2 * stride;
+    if (call.dw) std::fill_n(dw_of, dw.size(), 0.0f);
+    std::fill_n(sums_of, 2 * stride, 0.0);
+    kernels.backward(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);
+  });
+  if (call.dw) dw.write(call.dw);
+  if (call.sums == nullptr) return;
+  for (int64_t c = 0; c < g.in_channels(); ++c)
+    for (int part = 0; part < parts; ++part) {
+      call.sums->sum[c] += partial[part * 2 * stride + c];
+      call.sums->centred_sum[c] += partial[(part * 2 + 1) * stride + c];
+    }
+}
+
+template <class T>
+void run(const EvaluationCall<T>& call) {
+  const auto kernels = pass_kernels<T>();
+  int64_t slabs = 1, halo = 0;
+  for (const FoldedLink& l : call.links) {
+    slabs = std::max({slabs, l.conv.in_slabs(), l.conv.out_slabs()});
+    if (&l != &call.links.front()) halo += l.conv.border();
+  }
+  const int64_t sides = call.links.size() > 1 ? 2 : 1;  // planes that are read, and those that are written meanwhile
+  const Bands bands = bands_of(call.links[0].conv, sides * slabs);
+  int64_t link_planes = 0, block = 0;
+  for (const FoldedLink& l : call.links) {
+    const int64_t rows = bands.rows + 2 * halo + 2 * l.conv.border();
+    link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
+    block = std::max(block, block_size(l.conv));
+  }
+  const int64_t room = sides * link_planes + block;
+  Scratch<float> scratch(threads() * room);
+  parallel_chunks(bands.items(), chunks_of(bands.items()), false, [&](int, int thread, int64_t begin, int64_t end) {
+    float* own = scratch.data() + thread * room;
+    kernels.evaluate(call, bands, begin, end, own, link_planes, own + sides * link_planes);
+  });
+}
+
+template <class T>
+void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                     Activation activation, Tensor& y) {
+  const Grouped g = grouped_of(p, x.shape(), w.shape());
+  const auto weights = forward_weights(g, packs_pairs<T>(), w.data<float>());
+  const float* given = data_or_null(bias);
+  const auto padded_bias =
+      channel_vector(g.out_channels(), [&](int64_t c) { return given == nullptr ? 0.0f : given[c]; });
+  const bool adds = residual.defined();
+  run(EvaluationCall<T>{{{g, weights.data(), padded_bias.data(), adds ? Activation::none : activation}},
+                        {x.data<T>()},
+                        data_or_null<T>(residual),
+                        adds ? activation : Activation::none,
+                        y.data<T>()});
+}
+
+template <class T>
+void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
+  const Grouped g = grouped_of(p, (*dx).shape(), w.shape());
+  const auto weights = transposed_weights(g, packs_pairs<T>(), w.data<float>());
+  BackwardCall<T> call{g, {dy.data<T>()}, {}, false, {}, weights.data()};
+  call.dx = (*dx).data<T>();
+  call.accumulate_dx = accumulates(dx);
+  run(call);
+}
+
+template <class T>
+void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
+  run(BackwardCall<T>{grouped_of(p, x.shape(), (*dw).shape()), {dy.data<T>()}, dw, false, {x.data<T>()}, nullptr});
+}
+
+template bool packs_pairs<float>();
+template void run(const ForwardCall<float>&);
+template void run(const BackwardCall<float>&);
+template void run(const EvaluationCall<float>&);
+template void grouped_forward<float>(const ConvParams&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                     Activation, Tensor&);
+template void grouped_backward_data<float>(const ConvParams&, const Tensor&, const Tensor&, Sink);
+template void grouped_backward_weights<float>(const ConvParams&, const Tensor&, const Tensor&, Sink);
+template bool packs_pairs<bf16>();
+template void run(const ForwardCall<bf16>&);
+template void run(const BackwardCall<bf16>&);
+template void run(const EvaluationCall<bf16>&);
+template void grouped_forward<bf16>(const ConvParams&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                    Activation, Tensor&);
+template void grouped_backward_data<bf16>(const ConvParams&, const Tensor&, const Tensor&, Sink);
+template void grouped_backward_weights<bf16>(const ConvParams&, const Tensor&, const Tensor&, Sink);
+
+}  // namespace mgic::cpu
