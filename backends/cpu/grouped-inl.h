@@ -39,6 +39,16 @@ struct F32 {
   static HWY_INLINE hn::Vec<Tag> step(Tag d, hn::Vec<Tag> sum, W w, const Cell* x) {
     return hn::MulAdd(w, hn::Set(d, *x), sum);
   }
+  template <class Tag>
+  static HWY_INLINE hn::Vec<Tag> step(Tag, hn::Vec<Tag> sum, hn::Vec<Tag> w, hn::Vec<Tag> x) {
+    return hn::MulAdd(w, x, sum);
+  }
+  // A pixel of several groups of four channels, and its cell c in all four lanes of every group.
+  static HWY_INLINE V quads(const Cell* p) { return hn::LoadU(D(), p); }
+  template <int c>
+  static HWY_INLINE V in_quads(V quads) {
+    return hn::Broadcast<c>(quads);
+  }
 };
 
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
@@ -71,6 +81,20 @@ struct Bf16 {
     else
       asm("vdpbf16ps %2%{1to4%}, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "m"(*x));
     return sum;
+  }
+  using U = hn::ScalableTag<uint32_t>;
+  static HWY_INLINE V step(D, V sum, hn::Vec<U> w, hn::Vec<U> x) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+    return sum;
+  }
+  // A group's two cells go to lanes 0 and 2 of its four.
+  static HWY_INLINE hn::Vec<U> quads(const Cell* p) {
+    const hn::ScalableTag<uint64_t> d;
+    return hn::BitCast(U(), hn::PromoteTo(d, hn::LoadU(hn::Rebind<uint32_t, decltype(d)>(), p)));
+  }
+  template <int c>
+  static HWY_INLINE hn::Vec<U> in_quads(hn::Vec<U> quads) {
+    return hn::Broadcast<2 * c>(quads);
   }
 };
 
@@ -134,8 +158,9 @@ struct Tiles {
   int64_t out_row;
 };
 
-// R × Q outputs, side by side so that many sums hide the latency of one, and a vector of weights serves them all.
-template <class A, int R, int Q, class Tag>
+// R × Q outputs, side by side so that many sums hide the latency of one, and a vector of weights serves them all. A
+// vector is of one group, or of several groups of four channels.
+template <class A, int R, int Q, bool quads, class Tag>
 HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64_t x0) {
   using Cell = typename A::Cell;
   hn::Vec<Tag> sum[R][Q];
@@ -150,6 +175,34 @@ HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64
     for (int64_t u = 0; u < kernel; ++u)
       for (int64_t v = 0; v < kernel; ++v) {
         const Cell* HWY_RESTRICT x = slab + u * pitch + v * A::pixel;
+#if HWY_TARGET != HWY_SCALAR
+        if constexpr (quads) {
+          constexpr int64_t lanes = hn::MaxLanes(d);
+          const auto w0 = A::load(d, w), w1 = A::load(d, w + lanes);
+          const auto each = [&](auto&& f) HWY_ATTR {
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+              for (int q = 0; q < Q; ++q) f(sum[r][q], A::quads(x + r * pitch + q * A::pixel));
+          };
+          if constexpr (A::pairs) {
+            each([&](hn::Vec<Tag>& s, auto pixel) HWY_ATTR {
+              s = A::step(d, s, w0, A::template in_quads<0>(pixel));
+              s = A::step(d, s, w1, A::template in_quads<1>(pixel));
+            });
+          } else {
+            const auto w2 = A::load(d, w + 2 * lanes), w3 = A::load(d, w + 3 * lanes);
+            each([&](hn::Vec<Tag>& s, auto pixel) HWY_ATTR {
+              s = A::step(d, s, w0, A::template in_quads<0>(pixel));
+              s = A::step(d, s, w1, A::template in_quads<1>(pixel));
+              s = A::step(d, s, w2, A::template in_quads<2>(pixel));
+              s = A::step(d, s, w3, A::template in_quads<3>(pixel));
+            });
+          }
+          w += cells * lanes;
+          continue;
+        }
+#endif
 #pragma GCC unroll 4
         for (int64_t c = 0; c < cells; ++c, w += hn::MaxLanes(d)) {
           const auto weights = A::load(d, w);
@@ -167,11 +220,11 @@ HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64
 }
 
 // tile<A, R, q> for a q that is known at run time only.
-template <class A, int R, class Tag, int... Q>
+template <class A, int R, bool quads, class Tag, int... Q>
 HWY_INLINE void tile_of(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64_t x0, int64_t q,
                         std::integer_sequence<int, Q...>) {
   using Function = void (*)(Tag, const Tiles<typename A::Cell>&, int64_t, int64_t);
-  static constexpr Function table[] = {&tile<A, R, Q + 1, Tag>...};
+  static constexpr Function table[] = {&tile<A, R, Q + 1, quads, Tag>...};
   table[q - 1](d, t, y, x0);
 }
 
@@ -179,7 +232,7 @@ HWY_INLINE void tile_of(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int6
 inline int64_t tile_rows(int64_t width) { return 4 * width <= tile_pixels ? 4 : 2 * width <= tile_pixels ? 2 : 1; }
 
 // All outputs of `rows` rows.
-template <class A, class Tag>
+template <class A, bool quads = false, class Tag>
 HWY_INLINE void tiles(Tag d, const Tiles<typename A::Cell>& t, int64_t rows, int64_t width) {
   const int64_t columns = (width + tile_pixels - 1) / tile_pixels;
   int64_t y = 0;
@@ -188,7 +241,7 @@ HWY_INLINE void tiles(Tag d, const Tiles<typename A::Cell>& t, int64_t rows, int
     for (; y + R <= rows; y += R)
       for (int64_t i = 0; i < columns; ++i) {
         const int64_t begin = width * i / columns, end = width * (i + 1) / columns;
-        tile_of<A, R>(d, t, y, begin, end - begin, std::make_integer_sequence<int, tile_pixels / R>());
+        tile_of<A, R, quads>(d, t, y, begin, end - begin, std::make_integer_sequence<int, tile_pixels / R>());
       }
   };
   if (4 * width <= tile_pixels) rows_of(Count<4>());
@@ -209,8 +262,9 @@ struct Outers {
   int64_t outputs;
 };
 
-// K columns of the kernel, T outputs: dw[u, v … v + K, o … o + T, lanes] += Σ dy[o] x[lanes].
-template <class A, int K, int T, class Tag>
+// K columns of the kernel, T outputs: dw[u, v … v + K, o … o + T, lanes] += Σ dy[o] x[lanes]. With quads, the lanes are
+// of several groups of four inputs, and dy[o] is each group's own.
+template <class A, int K, int T, bool quads, class Tag>
 HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u, int64_t v, int64_t o) {
   using Cell = typename A::Cell;
   constexpr int64_t lanes = hn::MaxLanes(d);
@@ -225,6 +279,22 @@ HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u
   for (int64_t row = 0; row < t.rows; ++row) {
     const Cell* HWY_RESTRICT dy = t.dy + row * t.dy_pitch + o;
     for (int64_t p = 0; p < t.count; ++p, dy += slab_channels) {
+#if HWY_TARGET != HWY_SCALAR
+      if constexpr (quads) {
+        const auto all = A::load(d, dy);
+        const auto d0 = hn::Broadcast<0>(all), d1 = hn::Broadcast<1>(all), d2 = hn::Broadcast<2>(all),
+                   d3 = hn::Broadcast<3>(all);
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k) {
+          const auto values = A::load(d, x[k] + p * slab_channels);
+          sum[k][0] = A::step(d, sum[k][0], values, d0);
+          sum[k][1] = A::step(d, sum[k][1], values, d1);
+          sum[k][2] = A::step(d, sum[k][2], values, d2);
+          sum[k][3] = A::step(d, sum[k][3], values, d3);
+        }
+        continue;
+      }
+#endif
 #pragma GCC unroll 16
       for (int k = 0; k < K; ++k) {
         const auto values = A::load(d, x[k] + p * slab_channels);
@@ -240,8 +310,8 @@ HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u
     for (int i = 0; i < T; ++i) hn::StoreU(sum[k][i], d, dw + (k * t.outputs + i) * lanes);
 }
 
-// The whole gradient of one group's weights, for one vector of its inputs.
-template <class A, class Tag>
+// The whole gradient of one group's weights, for one vector of its inputs; with quads, of a vector of groups.
+template <class A, bool quads = false, class Tag>
 HWY_INLINE void outers(Tag d, const Outers<typename A::Cell>& t) {
   for (int64_t u = 0; u < t.kernel; ++u) {
     int64_t o = 0;
@@ -249,12 +319,14 @@ HWY_INLINE void outers(Tag d, const Outers<typename A::Cell>& t) {
       constexpr int T = decltype(outputs)::value, K = decltype(columns)::value;
       for (; o + T <= t.outputs; o += T) {
         int64_t v = 0;
-        for (; v + K <= t.kernel; v += K) outer_tile<A, K, T>(d, t, u, v, o);
-        for (; v < t.kernel; ++v) outer_tile<A, 1, T>(d, t, u, v, o);
+        for (; v + K <= t.kernel; v += K) outer_tile<A, K, T, quads>(d, t, u, v, o);
+        for (; v < t.kernel; ++v) outer_tile<A, 1, T, quads>(d, t, u, v, o);
       }
     };
     // Few outputs take several columns at once, to have sums enough.
-    if constexpr (many_registers) {
+    if constexpr (quads) {
+      tiles_of(Count<4>(), Count<3>());
+    } else if constexpr (many_registers) {
       tiles_of(Count<16>(), Count<1>());
       tiles_of(Count<8>(), Count<3>());
       tiles_of(Count<4>(), Count<3>());
@@ -262,7 +334,7 @@ HWY_INLINE void outers(Tag d, const Outers<typename A::Cell>& t) {
       tiles_of(Count<8>(), Count<1>());
       tiles_of(Count<4>(), Count<3>());
     }
-    tiles_of(Count<1>(), Count<3>());
+    if constexpr (!quads) tiles_of(Count<1>(), Count<3>());
   }
 }
 

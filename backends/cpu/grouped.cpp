@@ -22,4 +22,9 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w) {
   return {x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
 }
 
+int64_t quad_lanes(const Grouped& g) {
+  const int64_t lanes = lanes_of(slab_channels);
+  return g.inputs == 4 && g.outputs == 4 && lanes > 4 ? lanes : 0;
+}
+
 }  // namespace mgic::cpu

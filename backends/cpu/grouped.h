@@ -71,4 +71,8 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w);
 // Lanes of the vectors that hold so many results of a group, on the machine at hand.
 int64_t lanes_of(int64_t results);
 
+// Groups with four channels on either side fill a whole vector with several groups, a block of four lanes each: lanes
+// of that vector, or 0 where the groups have other sizes or the machine's vectors hold one block only.
+int64_t quad_lanes(const Grouped& g);
+
 }  // namespace mgic::cpu

@@ -23,8 +23,11 @@ class WeightGradients {
   void write(Sink sink);  // dw (+)= the sum of the parts, in their order
 
  private:
+  // Where the first part keeps the gradient of output o and the first input of vector v.
+  const float* first_of(int64_t group, int64_t o, int64_t tap, int64_t v) const;
+
   Grouped g_;
-  int64_t lanes_, vectors_, outputs_, size_;
+  int64_t quads_, lanes_, vectors_, outputs_, size_;
   int parts_;
   Scratch<float> memory_;
 };

@@ -202,6 +202,22 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
                   const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+  if (quad_lanes(g) > 0) {
+    const int64_t cells = A::cells(g.inputs);
+    for (int64_t lane = 0; lane < slab_channels; lane += lanes()) {
+      const Tiles<typename A::Cell> t{planes + (y - top) * row_cells + A::cells(lane),
+                                      plane,
+                                      row_cells,
+                                      1,
+                                      g.kernel,
+                                      cells,
+                                      weights + (bundle * slab_channels + lane) * g.taps() * cells,
+                                      out + lane,
+                                      g.width * slab_channels};
+      tiles<A, true>(D(), t, rows, g.width);
+    }
+    return;
+  }
   with_result_lanes(g.outputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t blocks = (g.outputs + lanes - 1) / lanes;
@@ -345,6 +361,21 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
 #endif
   // Blocks of rows whose planes and gradient stay in the first cache.
   const int64_t step = std::max<int64_t>(64 / g.width, 1);
+  if (quad_lanes(g) > 0) {
+    for (int64_t lane = 0; lane < slab_channels; lane += lanes())
+      for (int64_t y = 0; y < rows; y += step)
+        outers<A, true>(D(), Outers<Cell>{{x_even + lane + y * row_cells, x_odd + lane + y * row_cells},
+                                          stride,
+                                          row_cells,
+                                          dy + lane + y * row_cells,
+                                          row_cells,
+                                          std::min(step, rows - y),
+                                          count,
+                                          g.kernel,
+                                          dw + (bundle * slab_channels + lane) * g.taps() * g.outputs,
+                                          g.outputs});
+    return;
+  }
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t vectors = (g.inputs + lanes - 1) / lanes;
