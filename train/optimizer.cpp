@@ -1,5 +1,9 @@
 #include "train/optimizer.h"
 
+#include <chrono>
+
+#include "autograd/recorder.h"
+
 namespace mgic {
 namespace {
 
@@ -95,7 +99,10 @@ void Optimizer::step(double lr) {
                        s.states.size() < 2 ? Tensor() : s.states[1], s.weight_decay});
   }
   check(!updates.empty(), "the optimizer found no gradient: run backward before step");
+  const auto start = std::chrono::steady_clock::now();
   update(backend_of(updates.front().parameter.device()), lr, ++steps_, updates);
+  if (Recorder* recorder = active_recorder())
+    recorder->update_done(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   for (Slot& s : slots_) s.parameter->clear_gradient();
 }
 
