@@ -48,7 +48,7 @@ NETWORKS = {
 WIDTHS, WIDTH_SIZE = (64, 128, 256, 512, 1024), 16  # one block, 16×16 pixels, batch 32
 FINALISTS, NEAR = 2, 1.25
 PATIENCE = 180  # seconds for one answer of a peer: compiling a network takes minutes
-COMPILING = 600  # seconds for all compiled variants of a peer together
+COMPILING = 480  # seconds for all compiled variants of a peer together
 
 
 def say(*text):
