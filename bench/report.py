@@ -16,7 +16,7 @@ import sys
 import limits
 
 PRECISIONS = ("f32", "bf16")
-INTERRUPTED = "Not measured: the run was interrupted.\n"
+INTERRUPTED = "Not measured: the run was interrupted, or failed here.\n"
 KIND_NAMES = {"train_step_ms": "training step", "infer_ms": "inference"}
 # At most ours over the best of PyTorch 1.13 and of the current PyTorch (issue 4).
 ALLOWED = {
