@@ -39,6 +39,7 @@ class Recorder {
   virtual void operation(const Operation&) {}
   virtual void module_done(std::string_view /*path*/, std::string_view /*type*/, const Tensor& /*output*/) {}
   virtual void backward_done(std::string_view /*operation*/, std::string_view /*path*/, double /*seconds*/) {}
+  virtual void update_done(double /*seconds*/) {}  // the optimizer's, of all parameters
 
  private:
   bool expand_;

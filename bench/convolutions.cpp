@@ -95,8 +95,8 @@ void add_cases(Backend& backend, const Stage& stage, Kind kind, int64_t group, D
   const ConvParams p{.stride = 1, .padding = kernel / 2, .dilation = 1, .groups = c / group};
   std::vector<Tensor>& xs = kind == Kind::prolongation ? maps.half : maps.wide;
   std::vector<Tensor>& ys = kind == Kind::restriction ? maps.half : maps.other;
-  // Weights and their gradients are f32 in either precision.
   const Tensor w = random_tensor({outputs, kernel, kernel, inputs / p.groups}, DType::f32, rng);
+  // Weight gradients are f32 in either precision.
   const auto dw = std::make_shared<Tensor>(Tensor::zeros(w.shape(), DType::f32, Device::cpu));
   const double macs = static_cast<double>(ys[0].count() * w.count() / outputs);
   const double maps_bytes = static_cast<double>(xs[0].bytes() + ys[0].bytes());

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Times our training step and inference beside PyTorch's, in one alternating run; bench/run.sh calls it.
 
-    bench/measure.py --mgic build/bin/mgic --out bench/results/latest.json [--quick] [--rounds 7] [--peer PYTHON]…
+    bench/measure.py --mgic build/bin/mgic --out bench/results/latest.json [--quick] [--rounds 5] [--peer PYTHON]…
 
 A round measures, one after the other, for each network and precision: the machine (bench_peak), ours, and every
 peer's best variants, so that whatever else the machine does meets all of them alike. Medians over the rounds are
 compared. Ours is `mgic bench`, a process of its own each time; a peer is one process for the whole run, since compiling
 takes minutes (peers/bench_torch.py --serve). Which variants are a peer's best is found before: each is built and timed
-once, and those within a quarter of the fastest, three at most, go into the rounds.
+a few times, and the fastest goes into the rounds, with the next where that is within a quarter of it. Compiled variants
+are tried in the layout that is faster without. What takes longer than the patience is listed as failed.
+
+Results are written after every phase and every round, so that an interrupted run leaves what it has measured.
 """
 import argparse
+import atexit
 import collections
 import ctypes
 import datetime
@@ -21,6 +25,7 @@ import pathlib
 import platform
 import queue
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -31,7 +36,7 @@ import time
 import limits
 
 HERE = pathlib.Path(__file__).resolve().parent
-KINDS = ("train_step_ms", "infer_ms")
+KINDS, PRECISIONS = ("train_step_ms", "infer_ms"), ("f32", "bf16")
 IMAGE, BATCH = (3, 32, 32), 32
 # The networks of issue 4, and how their peers are called (None: measured against our own dense network only).
 NETWORKS = {
@@ -41,8 +46,9 @@ NETWORKS = {
     "dense_wide": {"channels": [128, 256, 512, 1024], "block": "basic", "peer": None},
 }
 WIDTHS, WIDTH_SIZE = (64, 128, 256, 512, 1024), 16  # one block, 16×16 pixels, batch 32
-FINALISTS, NEAR = 3, 1.25
-PATIENCE = 1200  # seconds for one answer of a peer: compiling a network may take minutes
+FINALISTS, NEAR = 2, 1.25
+PATIENCE = 180  # seconds for one answer of a peer: compiling a network takes minutes
+COMPILING = 480  # seconds for all compiled variants of a peer together
 
 
 def say(*text):
@@ -98,16 +104,15 @@ class Ours:
 class Peer:
     """A PyTorch that runs what it is asked for, in a process of its own."""
 
-    def __init__(self, python, environment):
-        self.python, self.environment = python, environment
-        # In torch 2 the compiler would start helper processes, which stay.
-        self.environment = {**environment, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    def __init__(self, python, environment, patience):
+        self.python, self.environment, self.patience = python, environment, patience
         self.start()
 
     def start(self):
         self.process = subprocess.Popen([self.python, str(HERE / "peers" / "bench_torch.py"), "--serve"],
                                         env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True)
+                                        stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        atexit.register(self.stop)
         self.answers = queue.Queue()
         threading.Thread(target=self.listen, args=(self.process, self.answers), daemon=True).start()
         self.hello = self.answer()
@@ -122,13 +127,13 @@ class Peer:
 
     def answer(self):
         try:
-            line = self.answers.get(timeout=PATIENCE)
+            line = self.answers.get(timeout=self.patience)
         except queue.Empty:
-            line = ""
+            line = None
         if line:
             return json.loads(line)
         self.stop()
-        return {"error": f"no answer within {PATIENCE} s, or the process ended"}
+        return {"error": "the process ended" if line == "" else f"took more than {self.patience} s"}
 
     def ask(self, net, kind, variant, runs):
         if self.process.poll() is not None:
@@ -142,7 +147,10 @@ class Peer:
         return self.answer()
 
     def stop(self):
-        self.process.kill()
+        """Ends the process with the compilers that it has started: it leads a group of its own."""
+        atexit.unregister(self.stop)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     @property
@@ -153,14 +161,8 @@ class Peer:
     def compiles(self):
         return int(self.hello["torch"].split(".")[0]) >= 2
 
-    def variants(self, kind, precision, quick):
-        ways = ["eager"] + (["frozen"] if kind == "infer_ms" else []) + (["compiled"] if self.compiles else [])
-        if quick:
-            ways = [w for w in ways if w != "compiled"]
-        return [f"{w} {layout} {precision}" for w in ways for layout in ("nchw", "channels_last")]
 
-
-def find_peers(pythons, environment):
+def find_peers(pythons, environment, patience):
     """The PyTorch of each interpreter, each version once, and the names of what is left out."""
     peers, left_out = [], []
     for python in pythons:
@@ -171,7 +173,7 @@ def find_peers(pythons, environment):
             continue
         if any(p.hello["torch"] == probe.stdout.strip() for p in peers):
             continue
-        peers.append(Peer(python, environment))
+        peers.append(Peer(python, environment, patience))
     return peers, left_out
 
 
@@ -179,29 +181,48 @@ def which(program):
     return subprocess.run(["sh", "-c", 'command -v "$0"', program], stdout=subprocess.DEVNULL).returncode == 0
 
 
-def qualify(peer, precisions, quick):
+def qualify(peer, compiling, quick):
     """({(net, kind, precision): [variant…]}, {variant: why it failed}): each peer's fastest variants."""
-    best, failed = {}, {}
-    for net in (n for n in NETWORKS if NETWORKS[n]["peer"]):
-        for kind, precision in itertools.product(KINDS, precisions):
-            times = {}
-            for variant in peer.variants(kind, precision, quick):
-                reply = peer.ask(net, kind, variant, 1 if quick else 3)
-                if "ms" in reply:
-                    times[variant] = statistics.median(reply["ms"])
-                else:
-                    failed[f"{net} {kind} {variant}"] = reply["error"]
-                say(peer.name, net, kind, variant, f"{times[variant]:.1f} ms" if variant in times else reply["error"])
-            order = sorted(times, key=times.get)
-            best[net, kind, precision] = [v for v in order[:FINALISTS] if times[v] <= NEAR * times[order[0]]]
+    cells = list(itertools.product([n for n in NETWORKS if NETWORKS[n]["peer"]], KINDS, PRECISIONS))
+    times, failed = {cell: {} for cell in cells}, {}
+
+    def attempt(cell, way, layout):
+        net, kind, precision = cell
+        variant = f"{way} {layout} {precision}"
+        reply = peer.ask(net, kind, variant, 1 if quick else 3)
+        if "ms" in reply:
+            times[cell][variant] = min(reply["ms"])
+        else:
+            failed[f"{net} {kind} {variant}"] = reply["error"]
+        say(peer.name, net, kind, variant, f"{min(reply['ms']):.1f} ms" if "ms" in reply else reply["error"])
+
+    for cell in cells:
+        for way in ("eager", "frozen") if cell[1] == "infer_ms" else ("eager",):
+            for layout in ("nchw", "channels_last"):
+                attempt(cell, way, layout)
+    if peer.compiles and compiling > 0:
+        until = time.monotonic() + compiling
+        for cell in cells:
+            eager = {v: ms for v, ms in times[cell].items() if v.startswith("eager")}
+            layout = min(eager, key=eager.get).split()[1] if eager else "channels_last"
+            if time.monotonic() < until:
+                attempt(cell, "compiled", layout)
+            else:
+                failed[f"{cell[0]} {cell[1]} compiled {layout} {cell[2]}"] = f"{compiling} s of compiling were over"
+    best = {}
+    for cell, found in times.items():
+        order = sorted(found, key=found.get)
+        best[cell] = [v for v in order[:FINALISTS] if found[v] <= NEAR * found[order[0]]]
     return best, failed
 
 
 def combine(results):
     """One result from those of several rounds: medians; lists of layers by their names."""
-    out = {k: statistics.median(r[k] for r in results) for k in KINDS}
+    out = {k: statistics.median(r[k] for r in results)
+           for k in (*KINDS, "profiled_step_ms", "update_ms", "kernel_share")}
     out["rounds"] = {k: [r[k] for r in results] for k in KINDS}
-    out["peak_rss_mb"] = max(r["peak_rss_mb"] for r in results)
+    for key in ("peak_rss_mb", "system_allocations", "primitives_created"):
+        out[key] = max(r[key] for r in results)
     for key in ("parameters", "macs", "threads", "batch"):
         out[key] = results[0][key]
     rows = collections.OrderedDict()
@@ -215,16 +236,18 @@ def combine(results):
 
 
 def combine_machine(found):
-    """Peaks: the best of all rounds. The triad: the median, as it is compared with medians, and the best beside it."""
+    """The roofs are the best of all rounds, so that no limit is too large; the triad's median stands beside it."""
     out = {**found[0]}
-    for key in ("f32_gflops", "bf16_gflops"):
+    for key in ("f32_gflops", "bf16_gflops", "triad_gb_s"):
         out[key] = max(m[key] for m in found)
-    out["triad_gb_s"] = statistics.median(m["triad_median_gb_s"] for m in found)
-    out["triad_best_gb_s"] = max(m["triad_gb_s"] for m in found)
+    out["triad_median_gb_s"] = statistics.median(m["triad_median_gb_s"] for m in found)
     out["triad_rounds_gb_s"] = [m["triad_median_gb_s"] for m in found]
-    for key in ("triad_median_gb_s", "triad_streaming_gb_s"):
-        del out[key]
+    del out["triad_streaming_gb_s"]
     return out
+
+
+def at_median(machine):
+    return {**machine, "triad_gb_s": machine["triad_median_gb_s"]}
 
 
 def slope(xs, ys):
@@ -234,45 +257,17 @@ def slope(xs, ys):
     return sum((x - mx) * (y - my) for x, y in zip(lx, ly)) / sum((x - mx) ** 2 for x in lx)
 
 
-def measure_widths(ours, machine, rounds, quick):
-    """Time of one block against its width, MGIC and dense, with limits and fitted exponents."""
-    widths = {"mgic": WIDTHS[:4] if quick else WIDTHS, "dense": WIDTHS[:3] if quick else WIDTHS}
-    cases = [(kind, c) for kind in widths for c in widths[kind]]
-    found = {case: [] for case in cases}
-    for r in range(rounds):
-        for kind, c in cases:
-            config = ours.config(f"block_{kind}_{c}", one_block(kind, c))
-            # A dense step at C = 1024 takes seconds: it is repeated by the rounds alone.
-            found[kind, c].append(ours.bench(config, "f32", 1 if kind == "dense" and c > 256 else 3,
-                                             (c, WIDTH_SIZE, WIDTH_SIZE)))
-        say(f"widths: round {r + 1} of {rounds}")
-    out = {"size": WIDTH_SIZE, "batch": BATCH}
-    for kind in widths:
-        rows = []
-        for c in widths[kind]:
-            image = (c, WIDTH_SIZE, WIDTH_SIZE)
-            config = ours.config(f"block_{kind}_{c}", one_block(kind, c))
-            units = limits.units_of(limits.summary_of(ours.binary, config, image), image)
-            row = combine(found[kind, c])
-            del row["layers"]
-            rows.append({"channels": c, "limit_ms": limits.limits_of(units, BATCH, machine)["f32"], **row})
-        out[kind] = {"rows": rows, "exponent": {k: slope(widths[kind], [r[k] for r in rows]) for k in KINDS},
-                     "limit_exponent": {k: slope(widths[kind], [r["limit_ms"][k] for r in rows]) for k in KINDS}}
-    return out
-
-
-def memory_of(peer, best, precisions):
-    """Peak memory of a process that trained with one variant alone, the fastest."""
+def memory_of(peer):
+    """Peak memory of a process that trained alone, in the frugal way: eager, without a compiler; the smaller layout."""
     out = {}
-    for net, precision in itertools.product([n for n in NETWORKS if NETWORKS[n]["peer"]], precisions):
-        variants = best.get((net, "train_step_ms", precision))
-        if not variants:
-            continue
-        alone = Peer(peer.python, peer.environment)
-        reply = alone.ask(net, "train_step_ms", variants[0], 3)
-        alone.stop()
-        if "ms" in reply:
-            out.setdefault(net, {})[precision] = {"variant": variants[0], "peak_rss_mb": reply["peak_rss_mb"]}
+    for net, precision in itertools.product([n for n in NETWORKS if NETWORKS[n]["peer"]], PRECISIONS):
+        for layout in ("nchw", "channels_last"):
+            alone = Peer(peer.python, peer.environment, peer.patience)
+            reply = alone.ask(net, "train_step_ms", f"eager {layout} {precision}", 2)
+            alone.stop()
+            least = out.setdefault(net, {}).get(precision)
+            if "ms" in reply and (least is None or reply["peak_rss_mb"] < least["peak_rss_mb"]):
+                out[net][precision] = {"variant": f"eager {layout}", "peak_rss_mb": reply["peak_rss_mb"]}
     return out
 
 
@@ -300,22 +295,151 @@ def first_line(*command):
         return "unknown"
 
 
+class Plan:
+    """The steps that are to come, {name: [how often, seconds each]}: a guess, until one of them has run."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        say(f"{self.minutes():.0f} minutes, as a guess")
+
+    def minutes(self):
+        return sum(times * seconds for times, seconds in self.steps.values()) / 60
+
+    def run(self, name, step):
+        began = time.monotonic()
+        result = step()
+        took = time.monotonic() - began
+        self.steps[name] = [self.steps[name][0] - 1, took]
+        say(f"{name}: {took:.0f} s; about {self.minutes():.0f} minutes to go")
+        return result
+
+
+def write(path, content):
+    """As a whole or not at all: an interruption leaves the file of before."""
+    with open(path + ".new", "w") as f:
+        json.dump(content, f, indent=1)
+    os.replace(path + ".new", path)
+
+
+class Measurement:
+    """What has been measured, and what measures it; result() is complete at any time."""
+
+    def __init__(self, ours, peers, tool, threads, runs, quick):
+        self.ours, self.peers, self.tool, self.runs, self.quick = ours, peers, tool, runs, quick
+        self.threads = threads
+        self.configs = {n: ours.config(n, network(n)) for n in NETWORKS}
+        self.units = {n: limits.units_of(limits.summary_of(ours.binary, c, IMAGE), IMAGE)
+                      for n, c in self.configs.items()}
+        self.widths = {"mgic": WIDTHS[:4] if quick else WIDTHS, "dense": WIDTHS[:3] if quick else WIDTHS}
+        self.best, self.failed, self.memory = {}, {}, {}  # by the peer's name
+        self.machines, self.rounds, self.convolutions = [], 0, None
+        self.found = collections.defaultdict(list)   # (net, precision): results of ours
+        self.times = collections.defaultdict(list)   # (peer, net, kind, variant): ms
+        self.blocks = collections.defaultdict(list)  # (kind, channels): results of ours
+
+    def measure_networks(self):
+        for net, precision in itertools.product(NETWORKS, PRECISIONS):
+            if not NETWORKS[net]["peer"] and (precision != "f32" or self.quick):
+                continue
+            self.machines.append(self.tool("bench_peak", "--threads", str(self.threads), "--seconds", "0.5"))
+            result = self.ours.bench(self.configs[net], precision, self.runs)
+            if result:
+                self.found[net, precision].append(result)
+            for peer, kind in itertools.product(self.peers if NETWORKS[net]["peer"] else [], KINDS):
+                for variant in self.best[peer.name][net, kind, precision]:
+                    reply = peer.ask(net, kind, variant, self.runs)
+                    self.times[peer.name, net, kind, variant] += reply.get("ms", [])
+                    if "error" in reply:
+                        say(peer.name, net, kind, variant, reply["error"])
+        self.rounds += 1
+
+    def measure_widths(self):
+        for kind, widths in self.widths.items():
+            for c in widths:
+                # A dense step at C = 1024 takes seconds: it is repeated by the rounds alone.
+                self.blocks[kind, c].append(self.ours.bench(
+                    self.ours.config(f"block_{kind}_{c}", one_block(kind, c)), "f32",
+                    1 if kind == "dense" and c > 256 else self.runs, (c, WIDTH_SIZE, WIDTH_SIZE)))
+
+    def measure_convolutions(self):
+        try:
+            self.convolutions = self.tool("bench_convolutions", "--json", "--rounds", "2" if self.quick else "15")
+        except subprocess.CalledProcessError as e:
+            say(f"left out: single convolutions: {e}")  # what has been measured before is kept
+
+    def combine_widths(self, machine):
+        """Time of one block against its width, MGIC and dense, with limits and fitted exponents."""
+        out = {"size": WIDTH_SIZE, "batch": BATCH}
+        for kind, widths in self.widths.items():
+            rows = []
+            for c in widths:
+                image = (c, WIDTH_SIZE, WIDTH_SIZE)
+                config = self.ours.config(f"block_{kind}_{c}", one_block(kind, c))
+                summary = limits.summary_of(self.ours.binary, config, image)
+                units = limits.units_of(summary, image)
+                row = combine(self.blocks[kind, c])
+                del row["layers"]
+                rows.append({"channels": c, "limit_ms": limits.limits_of(units, BATCH, machine)["f32"],
+                             "limit_at_median_ms": limits.limits_of(units, BATCH, at_median(machine))["f32"], **row,
+                             **{k: sum(l[k] for l in summary["layers"] if l["type"] != "linear")  # of the block alone
+                                for k in ("parameters", "macs")}})
+            out[kind] = {"rows": rows, "exponent": {k: slope(widths, [r[k] for r in rows]) for k in KINDS},
+                         "limit_exponent": {k: slope(widths, [r["limit_ms"][k] for r in rows]) for k in KINDS}}
+        return out
+
+    def result(self):
+        machine = combine_machine(self.machines)
+        out = {
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+            "quick": self.quick, "rounds": self.rounds, "runs": self.runs, "batch": BATCH, "image": IMAGE,
+            "machine": {**machine, "system": platform.platform()},
+            "versions": {"mgic": first_line(os.path.abspath(self.ours.binary), "--version"),
+                         "commit": first_line("git", "describe", "--always", "--dirty"),
+                         "onednn": onednn_version(self.ours.binary), "compiler": first_line("c++", "--version")},
+            "not_built": self.ours.not_built, "ours": {}, "limits": {}, "units": self.units, "peers": [],
+        }
+        for (net, precision), results in self.found.items():
+            out["ours"].setdefault(net, {})[precision] = combine(results)
+        for net, units in self.units.items():
+            out["limits"][net] = limits.limits_of(units, BATCH, machine)
+            median = limits.limits_of(units, BATCH, at_median(machine))
+            for precision in PRECISIONS:
+                out["limits"][net][precision]["at_median_triad"] = median[precision]
+        for peer in self.peers:
+            medians = {}
+            for (name, net, kind, variant), ms in self.times.items():
+                if name == peer.name and ms:
+                    medians.setdefault(net, {}).setdefault(kind, {})[variant] = {"ms": statistics.median(ms), "all": ms}
+            out["peers"].append({"name": peer.name, "python": peer.python, **peer.hello,
+                                 "failed": self.failed[peer.name], "variants": medians,
+                                 "memory": self.memory.get(peer.name, {})})
+        if self.blocks:
+            out["widths"] = self.combine_widths(machine)
+        if self.convolutions:
+            out["convolutions"] = self.convolutions
+        return out
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--mgic", default="build/bin/mgic")
     p.add_argument("--out", default="bench/results/latest.json")
-    p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--runs", type=int, default=3, help="steps of each variant in a round")
+    p.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    p.add_argument("--runs", type=int, help="steps of each variant in a round; default: 3, with --quick 1")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--peer", action="append", help="a Python with torch; default: /usr/bin/python3 and python3")
     p.add_argument("--no-peers", action="store_true")
-    p.add_argument("--quick", action="store_true", help="few rounds and variants, nothing compiled: a smoke test")
+    p.add_argument("--patience", type=int, default=PATIENCE, help="seconds that a peer may take to answer")
+    p.add_argument("--compiling", type=int, help=f"seconds for compiled variants; default: {COMPILING}, with --quick 0")
+    p.add_argument("--quick", action="store_true", help="few rounds and widths, nothing compiled: a smoke test")
     a = p.parse_args()
-    rounds, runs = (1, 1) if a.quick else (a.rounds, a.runs)
-    precisions = ("f32", "bf16")
+    rounds, runs = a.rounds or (1 if a.quick else 5), a.runs or (1 if a.quick else 3)
+    compiling = a.compiling if a.compiling is not None else 0 if a.quick else COMPILING
+    width_rounds = min(rounds, 3)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
     environment["OMP_NUM_THREADS"] = str(a.threads)
     bin_folder = os.path.dirname(os.path.abspath(a.mgic))
+    os.makedirs(os.path.dirname(os.path.abspath(a.out)), exist_ok=True)
 
     def tool(name, *arguments):
         done = subprocess.run([os.path.join(bin_folder, name), *arguments], env=environment, check=True,
@@ -323,68 +447,32 @@ def main():
         return json.loads(done.stdout)
 
     with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(a.mgic, environment, folder)
-        configs = {n: ours.config(n, network(n)) for n in NETWORKS}
         peers, left_out = ([], ["all: --no-peers"]) if a.no_peers else find_peers(
-            a.peer or ["/usr/bin/python3", "python3"], environment)
+            a.peer or ["/usr/bin/python3", "python3"], environment, a.patience)
         for text in left_out:
             say("left out:", text)
-        best, failed = {}, {}
-        for peer in peers:
-            best[peer.name], failed[peer.name] = qualify(peer, precisions, a.quick)
+        m = Measurement(Ours(a.mgic, environment, folder), peers, tool, a.threads, runs, a.quick)
 
-        machines, found = [], {}
-        times = collections.defaultdict(list)
-        for r in range(rounds):
-            for net, precision in itertools.product(NETWORKS, precisions):
-                if not NETWORKS[net]["peer"] and (precision != "f32" or a.quick):
-                    continue
-                machines.append(tool("bench_peak", "--threads", str(a.threads), "--seconds", "0.5"))
-                result = ours.bench(configs[net], precision, runs)
-                if result:
-                    found.setdefault((net, precision), []).append(result)
-                for peer in peers if NETWORKS[net]["peer"] else []:
-                    for kind in KINDS:
-                        for variant in best[peer.name][net, kind, precision]:
-                            reply = peer.ask(net, kind, variant, runs)
-                            times[peer.name, net, kind, variant] += reply.get("ms", [])
-            say(f"networks: round {r + 1} of {rounds}")
+        def save():
+            write(a.out, {**m.result(), "left_out": left_out})
+
+        plan = Plan({"finding the best variants": [len(peers), 90 + compiling / 2], "networks": [rounds, 90],
+                     "widths": [width_rounds, 60], "convolutions": [1, 90], "memory of the peers": [len(peers), 60]})
+        for peer in peers:
+            m.best[peer.name], m.failed[peer.name] = plan.run("finding the best variants",
+                                                              lambda: qualify(peer, compiling, a.quick))
+        for _ in range(rounds):
+            plan.run("networks", m.measure_networks)
+            save()
         for peer in peers:
             peer.stop()
-
-        machine = combine_machine(machines)
-        out = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-            "quick": a.quick, "rounds": rounds, "runs": runs, "batch": BATCH, "image": IMAGE,
-            "machine": {**machine, "system": platform.platform()},
-            "versions": {"mgic": first_line(os.path.abspath(a.mgic), "--version"),
-                         "commit": first_line("git", "describe", "--always", "--dirty"),
-                         "onednn": onednn_version(a.mgic), "compiler": first_line("c++", "--version")},
-            "not_built": ours.not_built, "left_out": left_out, "ours": {}, "limits": {}, "units": {}, "peers": [],
-        }
-        for (net, precision), results in found.items():
-            out["ours"].setdefault(net, {})[precision] = combine(results)
-        for net in NETWORKS:
-            units = limits.units_of(limits.summary_of(a.mgic, configs[net], IMAGE), IMAGE)
-            out["units"][net] = units
-            out["limits"][net] = limits.limits_of(units, BATCH, machine)
-            at_best = limits.limits_of(units, BATCH, {**machine, "triad_gb_s": machine["triad_best_gb_s"]})
-            for precision in precisions:
-                out["limits"][net][precision]["at_best_triad"] = at_best[precision]
+        for _ in range(width_rounds):
+            plan.run("widths", m.measure_widths)
+            save()
+        plan.run("convolutions", m.measure_convolutions)
         for peer in peers:
-            say("memory:", peer.name)
-            medians = {}
-            for (name, net, kind, variant), ms in times.items():
-                if name == peer.name and ms:
-                    medians.setdefault(net, {}).setdefault(kind, {})[variant] = {"ms": statistics.median(ms), "all": ms}
-            out["peers"].append({"name": peer.name, "python": peer.python, **peer.hello, "failed": failed[peer.name],
-                                 "variants": medians, "memory": memory_of(peer, best[peer.name], precisions)})
-        out["widths"] = measure_widths(ours, machine, 1 if a.quick else max(3, rounds // 2), a.quick)
-    say("convolutions")
-    out["convolutions"] = tool("bench_convolutions", "--json", "--rounds", "2" if a.quick else "15")
-    os.makedirs(os.path.dirname(os.path.abspath(a.out)), exist_ok=True)
-    with open(a.out, "w") as f:
-        json.dump(out, f, indent=1)
+            m.memory[peer.name] = plan.run("memory of the peers", lambda: memory_of(peer))
+        save()
     say("written:", a.out)
 
 

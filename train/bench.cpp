@@ -8,6 +8,8 @@
 #include <map>
 
 #include "autograd/ops.h"
+#include "backends/cpu/inspect.h"
+#include "core/allocator.h"
 #include "core/rng.h"
 #include "layers/dropout.h"
 #include "models/summary.h"
@@ -33,11 +35,27 @@ double time_ms(const std::function<void()>& f) {
 }
 
 double median_ms(int64_t runs, const std::function<void()>& f) {
-  for (int64_t i = 0; i < warm_up; ++i) f();
   std::vector<double> times;
   for (int64_t i = 0; i < runs; ++i) times.push_back(time_ms(f));
   return median(times);
 }
+
+// Counts while it lives what steady state must not do.
+class SteadyState {
+ public:
+  explicit SteadyState(BenchResult& result) : result_(result) {}
+  ~SteadyState() {
+    result_.system_allocations += Allocator::host().stats().system_allocations - allocations_;
+    result_.primitives_created += cpu::primitive_counters().created - primitives_;
+  }
+  SteadyState(const SteadyState&) = delete;
+  SteadyState& operator=(const SteadyState&) = delete;
+
+ private:
+  BenchResult& result_;
+  int64_t allocations_ = Allocator::host().stats().system_allocations;
+  int64_t primitives_ = cpu::primitive_counters().created;
+};
 
 // Times of one training step by the path that the operations ran under.
 class Timer final : public Recorder {
@@ -50,6 +68,15 @@ class Timer final : public Recorder {
   void backward_done(std::string_view, std::string_view path, double seconds) override {
     row(path).backward += 1e3 * seconds;
   }
+  void update_done(double seconds) override { update = 1e3 * seconds; }
+
+  double all() const {
+    double sum = update;
+    for (const auto& [path, t] : times) sum += t.forward + t.backward;
+    return sum;
+  }
+
+  double update = 0;
   std::vector<std::string> order;
   std::map<std::string, Times> times;
 
@@ -86,18 +113,27 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
     forward_backward(*model, *loss, images, targets);
     optimizer->step(1e-3 * optimizer->base_lr());
   };
-  result.train_step_ms = median_ms(runs, step);
-
   std::map<std::string, std::vector<double>> forward, backward;
   std::vector<std::string> order;
-  for (int64_t i = 0; i < runs; ++i) {
-    Timer timer;
-    step();
-    order = timer.order;
-    for (const auto& [path, t] : timer.times) {
-      forward[path].push_back(t.forward);
-      backward[path].push_back(t.backward);
+  for (int64_t i = 0; i < warm_up; ++i) step();
+  {
+    const SteadyState steady(result);
+    result.train_step_ms = median_ms(runs, step);
+    std::vector<double> whole, updates, shares;
+    for (int64_t i = 0; i < runs; ++i) {
+      Timer timer;
+      whole.push_back(time_ms(step));
+      updates.push_back(timer.update);
+      shares.push_back(timer.all() / whole.back());
+      order = timer.order;
+      for (const auto& [path, t] : timer.times) {
+        forward[path].push_back(t.forward);
+        backward[path].push_back(t.backward);
+      }
     }
+    result.profiled_step_ms = median(whole);
+    result.update_ms = median(updates);
+    result.kernel_share = median(shares);
   }
   // A fused unit runs under its module's path and does the work of that module's children.
   auto macs_below = [&](const std::string& path) {
@@ -111,6 +147,8 @@ BenchResult bench(const Experiment& experiment, int64_t batch, const Shape& samp
   {
     NoGrad no_grad;
     const auto infer = [&] { (*model)(Variable(images)); };
+    for (int64_t i = 0; i < warm_up; ++i) infer();
+    const SteadyState steady(result);
     result.infer_ms = median_ms(runs, infer);
     for (int64_t i = 0; i < runs; ++i) {
       Timer timer;

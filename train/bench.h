@@ -17,7 +17,13 @@ struct LayerTiming {
 
 struct BenchResult {
   double train_step_ms = 0, infer_ms = 0;  // medians
-  double images_per_second = 0;            // of training
+  // Of the training steps that were timed layer by layer: medians of the whole step, of the optimizer's part of it, and
+  // of the share of the step that is spent inside calls of the backend.
+  double profiled_step_ms = 0, update_ms = 0, kernel_share = 0;
+  // After warming up, in all steps of training and of inference: blocks of memory that the allocator did not have, and
+  // oneDNN primitives that were not in the cache.
+  int64_t system_allocations = 0, primitives_created = 0;
+  double images_per_second = 0;  // of training
   double peak_rss_mb = 0;
   double gflops = 0;  // of the training step: 2 · 3 · macs · batch / time
   int64_t batch = 0, parameters = 0, macs = 0;

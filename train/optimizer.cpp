@@ -1,5 +1,9 @@
 #include "train/optimizer.h"
 
+#include <chrono>
+
+#include "autograd/recorder.h"
+
 namespace mgic {
 namespace {
 
@@ -86,16 +90,19 @@ Optimizer::Optimizer(Module& module, const OptimizerOptions& options, const std:
 }
 
 void Optimizer::step(double lr) {
-  std::vector<Update> updates;
-  updates.reserve(slots_.size());
+  updates_.clear();
   for (Slot& s : slots_) {
     const Tensor gradient = s.parameter->gradient();
     if (!gradient.defined()) continue;
-    updates.push_back({s.parameter->value(), gradient, s.states.empty() ? Tensor() : s.states[0],
-                       s.states.size() < 2 ? Tensor() : s.states[1], s.weight_decay});
+    updates_.push_back({s.parameter->value(), gradient, s.states.empty() ? Tensor() : s.states[0],
+                        s.states.size() < 2 ? Tensor() : s.states[1], s.weight_decay});
   }
-  check(!updates.empty(), "the optimizer found no gradient: run backward before step");
-  update(backend_of(updates.front().parameter.device()), lr, ++steps_, updates);
+  check(!updates_.empty(), "the optimizer found no gradient: run backward before step");
+  const auto start = std::chrono::steady_clock::now();
+  update(backend_of(updates_.front().parameter.device()), lr, ++steps_, updates_);
+  if (Recorder* recorder = active_recorder())
+    recorder->update_done(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  updates_.clear();
   for (Slot& s : slots_) s.parameter->clear_gradient();
 }
 

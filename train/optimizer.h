@@ -59,6 +59,7 @@ class Optimizer {
   int64_t steps_ = 0;
   std::vector<std::string> state_names_;
   std::vector<Slot> slots_;
+  std::vector<Update> updates_;  // of the step at hand; kept, since it is large enough to make the heap grow and shrink
 };
 
 struct OptimizerContext {

@@ -95,14 +95,29 @@ std::string bench_text(const BenchResult& r) {
                                                {"batch", std::to_string(r.batch)},
                                                {"parameters", with_thousands(r.parameters)},
                                                {"multiply-accumulates", with_thousands(r.macs)},
-                                               {"threads", std::to_string(r.threads)}};
-  return format_table(rows) + "\n" + format_table(totals);
+                                               {"threads", std::to_string(r.threads)},
+                                               {"inside kernels", fmt::format("{:.1f} %", 100 * r.kernel_share)},
+                                               {"system allocations", std::to_string(r.system_allocations)},
+                                               {"primitives created", std::to_string(r.primitives_created)}};
+  return format_table(rows) + "\n" + format_table(totals) +
+         "\nthe last three are of the step in steady state; the share is of training\n";
 }
 
 std::string bench_json(const BenchResult& r) {
-  Json json{{"train_step_ms", r.train_step_ms}, {"infer_ms", r.infer_ms}, {"images_per_second", r.images_per_second},
-            {"peak_rss_mb", r.peak_rss_mb},     {"gflops", r.gflops},     {"batch", r.batch},
-            {"parameters", r.parameters},       {"macs", r.macs},         {"threads", r.threads},
+  Json json{{"train_step_ms", r.train_step_ms},
+            {"infer_ms", r.infer_ms},
+            {"images_per_second", r.images_per_second},
+            {"peak_rss_mb", r.peak_rss_mb},
+            {"gflops", r.gflops},
+            {"profiled_step_ms", r.profiled_step_ms},
+            {"update_ms", r.update_ms},
+            {"kernel_share", r.kernel_share},
+            {"system_allocations", r.system_allocations},
+            {"primitives_created", r.primitives_created},
+            {"batch", r.batch},
+            {"parameters", r.parameters},
+            {"macs", r.macs},
+            {"threads", r.threads},
             {"layers", Json::array()}};
   for (const LayerTiming& l : r.layers)
     json["layers"].push_back(

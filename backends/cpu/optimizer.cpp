@@ -70,6 +70,7 @@ float* data_or_null(Tensor& t, bool used) { return used ? t.data<float>() : null
 
 std::vector<Step> steps_of(std::string_view op, std::vector<Update>& updates, bool first, bool second) {
   std::vector<Step> steps;
+  steps.reserve(updates.size());
   for (Update& u : updates) {
     require_f32(op, {&u.parameter, &u.gradient, &u.first, &u.second});
     steps.push_back({u.parameter.data<float>(), u.gradient.data<float>(), data_or_null(u.first, first),

@@ -192,8 +192,9 @@ class Other(CliTest):
     def test_bench_json(self):
         config = self.write("c.json", tiny())
         b = json.loads(self.mgic("bench", config, "--json", "--runs", "2").stdout)
-        for key in ("train_step_ms", "infer_ms", "images_per_second", "peak_rss_mb", "gflops"):
+        for key in ("train_step_ms", "infer_ms", "images_per_second", "peak_rss_mb", "gflops", "kernel_share"):
             self.assertGreater(b[key], 0, key)
+        self.assertEqual((b["system_allocations"], b["primitives_created"]), (0, 0))
         self.assertIn("1.mgic.smooth.0", [l["name"] for l in b["layers"]])
         self.assertEqual(set(b["layers"][0]), {"name", "forward_ms", "backward_ms", "gflops"})
         self.assertIn("training step", self.mgic("bench", config, "--runs", "2").stdout)
