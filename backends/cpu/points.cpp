@@ -56,6 +56,20 @@ void distances(const float* x, int64_t rows, const float* tiles, int64_t count, 
     rows_of_distances(x + r * channels, Count<1>(), tiles, count, channels, out + r * count * tile_points);
 }
 
+// The k-th smallest of n floats, n a multiple of tile_points: the smallest that k do not exceed. Counting has no
+// branches; a selection by halves waited on those for longer than the distances took.
+HWY_INLINE float kth_smallest(const float* values, int64_t n, int64_t k) {
+  float smallest = infinity;
+  for (int64_t i = 0; i < n; ++i) {
+    const V own = hn::Set(D(), values[i]);
+    int64_t count = 0;
+    for (int64_t j = 0; j < n; j += lanes())
+      count += static_cast<int64_t>(hn::CountTrue(D(), hn::Le(hn::LoadU(D(), values + j), own)));
+    smallest = std::min(smallest, count >= k ? values[i] : infinity);
+  }
+  return smallest;
+}
+
 // The points, in their order, that may be among the k nearest by the n distances, n a multiple of tile_points. The
 // bound: where the points are dealt to more than k groups, the k-th smallest of the groups' minima is not below the
 // k-th smallest distance. `minima` has space for groups_of(k) floats, `chosen` for n + tile_points.
@@ -66,12 +80,12 @@ int64_t candidates(const float* distance, int64_t n, int64_t k, int64_t channels
   for (int64_t begin = 0; begin < n; begin += groups)
     for (int64_t g = 0; g < std::min(groups, n - begin); g += lanes())
       hn::StoreU(hn::Min(hn::LoadU(D(), minima + g), hn::LoadU(D(), distance + begin + g)), D(), minima + g);
-  std::nth_element(minima, minima + k - 1, minima + groups);
+  const float near_enough = kth_smallest(minima, groups, k);
   // More than both distances of a comparison may be off: each square and each sum rounds, and small squares vanish.
   using Limits = std::numeric_limits<float>;
   const double roundings = 2.0 * static_cast<double>(channels + 4);
-  const double slack = roundings * (Limits::epsilon() * static_cast<double>(minima[k - 1]) + 2.0 * Limits::min());
-  const V bound = hn::Set(D(), static_cast<float>(minima[k - 1] + slack));
+  const double slack = roundings * (Limits::epsilon() * static_cast<double>(near_enough) + 2.0 * Limits::min());
+  const V bound = hn::Set(D(), static_cast<float>(near_enough + slack));
   int64_t count = 0;
   for (int64_t j = 0; j < n; j += lanes()) {
     const auto near = hn::Le(hn::LoadU(D(), distance + j), bound);
