@@ -186,7 +186,7 @@ class NeighbourSearch {
     }
   }
 
-  // The first k of the candidates, by (squared distance, index) in f64 as in the reference.
+  // The candidates by (squared distance, index) in f64 as in the reference.
   void sort(const float* x, int64_t i, int64_t count) {
     constexpr int64_t together = 4;  // chains of additions, each in the order of the channels
     for (int64_t begin = 0; begin < count; begin += together) {
@@ -203,7 +203,7 @@ class NeighbourSearch {
         order_[begin + u] = {std::isnan(sums[u]) ? std::numeric_limits<double>::infinity() : sums[u],
                              chosen_[begin + u]};
     }
-    std::partial_sort(order_.begin(), order_.begin() + k_, order_.begin() + count);
+    std::sort(order_.begin(), order_.begin() + count);
   }
 
   int64_t points_, channels_, k_, tiles_;

@@ -456,6 +456,43 @@ TEST_CASE("cpu keeps NaN visible") {
   CHECK(std::isnan(losses.data<float>()[1]));
 }
 
+TEST_CASE("cpu clouds, resizes and sigmoids in bf16 are those in f32, rounded") {
+  const auto check_rounded = [](const Outputs& inputs, const Shape& shape,
+                                const std::function<void(const Outputs&, Sink)>& operation) {
+    Outputs halves, floats;
+    for (const Tensor& t : inputs) halves.push_back(t.to(DType::bf16)), floats.push_back(halves.back().to(DType::f32));
+    for (Write write : {Write::overwrite, Write::accumulate}) {
+      Tensor half = random(shape, 9).to(DType::bf16), wide = half.to(DType::f32);
+      operation(halves, {&half, write});
+      operation(floats, {&wide, write});
+      CHECK(equal(half, wide.to(DType::bf16)));
+    }
+  };
+  Backend& b = cpu_backend();
+  const Shape image{2, 5, 4, 19}, large{2, 9, 9, 19}, cloud{2, 30, 5}, edges{2, 30, 7, 10}, maxima{2, 30, 10};
+  Tensor indices = Tensor::zeros({2, 30, 7}, DType::i64, Device::cpu), again = indices.clone();
+  Tensor winners = Tensor::zeros(maxima, DType::i64, Device::cpu);
+  check_rounded({random(image, 1)}, large, [&](const Outputs& in, Sink y) { b.resize_bilinear(false, in[0], *y); });
+  check_rounded({random(large, 1)}, image,
+                [&](const Outputs& in, Sink dx) { b.resize_bilinear_backward(false, in[0], dx); });
+  check_rounded({random(image, 1)}, image, [&](const Outputs& in, Sink y) { b.sigmoid(in[0], *y); });
+  check_rounded({random(image, 1), random(image, 2)}, image,
+                [&](const Outputs& in, Sink dx) { b.sigmoid_backward(in[0], in[1], dx); });
+  const Tensor x = random(cloud, 1).to(DType::bf16);
+  b.nearest_neighbours(x, indices);
+  b.nearest_neighbours(x.to(DType::f32), again);
+  CHECK(equal(indices, again));
+  check_rounded({random(cloud, 1)}, edges, [&](const Outputs& in, Sink y) { b.edge_features(in[0], indices, *y); });
+  check_rounded({random(edges, 1)}, cloud,
+                [&](const Outputs& in, Sink dx) { b.edge_features_backward(in[0], indices, dx); });
+  check_rounded({random(edges, 1)}, maxima,
+                [&](const Outputs& in, Sink y) { b.neighbourhood_max(in[0], *y, winners); });
+  check_rounded({random(maxima, 1)}, edges,
+                [&](const Outputs& in, Sink dx) { b.neighbourhood_max_backward(in[0], winners, dx); });
+  for (const char* op : {"sigmoid", "resize_bilinear", "nearest_neighbours", "edge_features", "neighbourhood_max"})
+    CHECK(b.supports(op, DType::bf16));
+}
+
 TEST_CASE("cpu refuses f64 and falls back where it has no kernel") {
   Backend& cpu = cpu_backend();
   CHECK(cpu.supports("conv2d", DType::f32));
