@@ -15,8 +15,9 @@ bool CpuBackend::supports(std::string_view op, DType dtype) const {
   if (dtype != DType::bf16) return dtype == DType::f32;
   // bf16 maps: chains and normalisation have kernels, the others here compute in f32 (widened.h).
   static const std::set<std::string_view> bf16_ops{
-      "cast",  "conv2d",   "conv_chain", "coarse_correction", "batch_norm", "activation", "add", "subtract",
-      "scale", "multiply", "pool2d",     "global_pool",       "dropout"};
+      "cast",    "conv2d",   "conv_chain",      "coarse_correction",  "batch_norm",    "activation",
+      "add",     "subtract", "scale",           "multiply",           "pool2d",        "global_pool",
+      "dropout", "sigmoid",  "resize_bilinear", "nearest_neighbours", "edge_features", "neighbourhood_max"};
   return bf16_ops.contains(op);
 }
 

@@ -40,6 +40,8 @@ class CpuBackend final : public Backend {
   // elementwise.cpp
   void activation(Activation activation, const Tensor& x, Tensor& y) override;
   void activation_backward(Activation activation, const Tensor& x, const Tensor& dy, Sink dx) override;
+  void sigmoid(const Tensor& x, Tensor& y) override;
+  void sigmoid_backward(const Tensor& y, const Tensor& dy, Sink dx) override;
   void scale(double alpha, const Tensor& x, Sink y) override;
   void add(const Tensor& a, const Tensor& b, Broadcast broadcast, Tensor& y) override;
   void subtract(const Tensor& a, const Tensor& b, Tensor& y) override;
@@ -57,6 +59,17 @@ class CpuBackend final : public Backend {
   void global_pool(Pool kind, const Tensor& x, Tensor& y, Tensor& indices) override;
   void global_pool_backward(Pool kind, const Tensor& dy, const Tensor& indices, Sink dx) override;
 
+  // points.cpp
+  void nearest_neighbours(const Tensor& x, Tensor& indices) override;
+  void edge_features(const Tensor& x, const Tensor& indices, Tensor& y) override;
+  void edge_features_backward(const Tensor& dy, const Tensor& indices, Sink dx) override;
+  void neighbourhood_max(const Tensor& x, Tensor& y, Tensor& winners) override;
+  void neighbourhood_max_backward(const Tensor& dy, const Tensor& winners, Sink dx) override;
+
+  // resize.cpp
+  void resize_bilinear(bool align_corners, const Tensor& x, Tensor& y) override;
+  void resize_bilinear_backward(bool align_corners, const Tensor& dy, Sink dx) override;
+
   // matmul.cpp
   void matmul(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& bias,
               Sink y) override;
@@ -66,6 +79,13 @@ class CpuBackend final : public Backend {
   void cross_entropy_backward(const Tensor& logits, const Tensor& labels, const Tensor& scale, double alpha,
                               Sink dlogits) override;
   void accumulate_metrics(const Tensor& losses, const Tensor& logits, const Tensor& labels, Tensor& sums) override;
+  void weighted_cross_entropy(const CrossEntropyParams& p, const Tensor& logits, const Tensor& labels,
+                              const Tensor& weights, Tensor& losses, Tensor& mean, Tensor& total) override;
+  void weighted_cross_entropy_backward(const CrossEntropyParams& p, const Tensor& logits, const Tensor& labels,
+                                       const Tensor& weights, const Tensor& total, const Tensor& scale,
+                                       Sink dlogits) override;
+  void accumulate_confusion(int64_t ignore_index, const Tensor& losses, const Tensor& logits, const Tensor& labels,
+                            Tensor& sums) override;
 
   // random.cpp
   void dropout(uint64_t key, double p, const Tensor& x, Sink y) override;

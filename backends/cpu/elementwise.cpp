@@ -6,6 +6,7 @@
 // clang-format off
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/elementwise.h"
+#include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -23,6 +24,23 @@ void activate_backward(Activation activation, const float* x, const float* dy, b
     each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR {
       put(f.gradient(memory.load(x + i), memory.load(dy + i)), accumulate, memory, dx + i);
     });
+  });
+}
+
+// With e = exp(−|x|), which cannot overflow: 1 / (1 + e) for x ≥ 0, else e / (1 + e). NaN stays NaN.
+void sigmoids(const float* x, float* y, int64_t n) {
+  const V one = hn::Set(D(), 1);
+  each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR {
+    const V v = memory.load(x + i), e = hn::Exp(D(), hn::Neg(hn::Abs(v)));
+    const V s = hn::Div(hn::IfThenElse(hn::Lt(v, hn::Zero(D())), e, one), hn::Add(one, e));
+    memory.store(hn::IfThenElse(hn::IsNaN(v), v, s), y + i);
+  });
+}
+
+void sigmoids_backward(const float* y, const float* dy, bool accumulate, float* dx, int64_t n) {
+  each_vector(0, n, [&](int64_t i, auto memory) HWY_ATTR {
+    const V v = memory.load(y + i);
+    put(hn::Mul(memory.load(dy + i), hn::NegMulAdd(v, v, v)), accumulate, memory, dx + i);
   });
 }
 
@@ -105,6 +123,8 @@ namespace cpu {
 
 HWY_EXPORT(activate);
 HWY_EXPORT(activate_backward);
+HWY_EXPORT(sigmoids);
+HWY_EXPORT(sigmoids_backward);
 HWY_EXPORT(scaled);
 HWY_EXPORT(scaled_bf16);
 HWY_EXPORT(pairwise);
@@ -204,6 +224,33 @@ void CpuBackend::activation_backward(Activation activation, const Tensor& x, con
   parallel_ranges(x.count(), 1, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(activate_backward)
     (activation, px + begin, pdy + begin, accumulates(dx), pdx + begin, end - begin);
+  });
+}
+
+void CpuBackend::sigmoid(const Tensor& x, Tensor& y) {
+  if (holds_bf16({&x, &y})) {
+    Widened w("sigmoid");
+    return sigmoid(w(x), w.out(y));
+  }
+  require_f32("sigmoid", {&x, &y});
+  const float* px = x.data<float>();
+  float* py = y.data<float>();
+  parallel_ranges(x.count(), 1, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(sigmoids)(px + begin, py + begin, end - begin);
+  });
+}
+
+void CpuBackend::sigmoid_backward(const Tensor& y, const Tensor& dy, Sink dx) {
+  if (!dx) return;
+  if (holds_bf16({&y, &dy, dx.tensor})) {
+    Widened w("sigmoid_backward");
+    return sigmoid_backward(w(y), w(dy), w.out(dx));
+  }
+  require_f32("sigmoid_backward", {&y, &dy, dx.tensor});
+  const float *py = y.data<float>(), *pdy = dy.data<float>();
+  float* pdx = (*dx).data<float>();
+  parallel_ranges(y.count(), 1, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(sigmoids_backward)(py + begin, pdy + begin, accumulates(dx), pdx + begin, end - begin);
   });
 }
 

@@ -203,6 +203,10 @@ TEST_CASE("cpu elementwise operations match the reference") {
       check_sink("activation_backward " + name, shape, elementwise_tolerance,
                  [&](Backend& backend, Sink dx) { backend.activation_backward(activation, a, b, dx); });
     }
+    check_parity("sigmoid " + shape.str(), {random(shape, 9)}, elementwise_tolerance,
+                 [&](Backend& backend, Outputs& out) { backend.sigmoid(a, out[0]); });
+    check_sink("sigmoid_backward " + shape.str(), shape, elementwise_tolerance,
+               [&](Backend& backend, Sink dx) { backend.sigmoid_backward(a, b, dx); });
     check_sink("scale " + shape.str(), shape, elementwise_tolerance,
                [&](Backend& backend, Sink y) { backend.scale(-1.5, a, y); });
     check_parity("subtract " + shape.str(), {random(shape, 9)}, elementwise_tolerance,
@@ -335,6 +339,109 @@ TEST_CASE("cpu losses and metrics match the reference") {
   }
 }
 
+TEST_CASE("cpu general losses and confusion matrices match the reference") {
+  for (auto [rows, classes] : std::vector<std::array<int64_t, 2>>{{1, 1}, {7, 3}, {130, 40}, {33, 1000}, {4000, 21}}) {
+    Tensor logits = random({rows, classes}, 1, -8, 8), labels = Tensor::empty({rows}, DType::i64, Device::cpu);
+    // Few distinct values in some rows, so that logits tie.
+    for (int64_t i = 0; i < logits.count(); i += 1 + i % 3)
+      logits.data<float>()[i] = std::round(logits.data<float>()[i]);
+    for (int64_t n = 0; n < rows; ++n) labels.data<int64_t>()[n] = n % 5 == 3 ? 255 : n * 7 % classes;
+    const Tensor some = random({classes}, 4, 0.1, 2), scale = Tensor::from<float>({0.5f}, {1});
+    for (const CrossEntropyParams& p : {CrossEntropyParams{0, 255}, CrossEntropyParams{0.1, 255}})
+      for (const Tensor& weights : {Tensor(), some}) {
+        const std::string name = fmt::format("{} rows, {} classes, smoothing {}, {}", rows, classes, p.smoothing,
+                                             weights.defined() ? "weights" : "no weights");
+        // Sums over the rows.
+        check_parity(
+            "weighted_cross_entropy, " + name, {random({rows}, 8), random({1}, 9), random({1}, 10)}, sum_tolerance,
+            [&](Backend& b, Outputs& o) { b.weighted_cross_entropy(p, logits, labels, weights, o[0], o[1], o[2]); });
+        for (float sum : {7.0f, 0.0f}) {
+          const Tensor total = Tensor::from<float>({sum}, {1});
+          check_sink("weighted_cross_entropy_backward, " + name, {rows, classes}, elementwise_tolerance,
+                     [&](Backend& b, Sink d) {
+                       b.weighted_cross_entropy_backward(p, logits, labels, weights, total, scale, d);
+                     });
+        }
+      }
+
+    // Sums in f64 of the same numbers in the same order.
+    const Tensor losses = random({rows}, 2);
+    check_parity(fmt::format("accumulate_confusion, {} rows, {} classes", rows, classes),
+                 {Tensor::zeros({4 + classes * classes}, DType::f64, Device::cpu)}, 0, [&](Backend& b, Outputs& o) {
+                   const uint64_t version = o[0].version();
+                   b.accumulate_confusion(255, losses, logits, labels, o[0]);
+                   CHECK(o[0].version() == version + 1);
+                 });
+
+    labels.data<int64_t>()[0] = classes;
+    Tensor a = random({rows}, 3), mean = random({1}, 3), total = random({1}, 3);
+    CHECK_THROWS_AS(cpu_backend().weighted_cross_entropy({0, 255}, logits, labels, {}, a, mean, total), UserError);
+  }
+}
+
+TEST_CASE("cpu resizes match the reference") {
+  struct Case {
+    Shape x;
+    int64_t height, width;
+  };
+  for (const Case& c :
+       {Case{{1, 1, 1, 1}, 1, 1}, Case{{2, 3, 4, 5}, 5, 7}, Case{{1, 1, 5, 3}, 4, 1}, Case{{3, 9, 7, 20}, 4, 3},
+        Case{{2, 5, 6, 21}, 40, 48}, Case{{2, 16, 12, 64}, 32, 24}, Case{{1, 6, 5, 19}, 6, 5}})
+    for (bool align_corners : {false, true}) {
+      const Shape y{c.x[0], c.height, c.width, c.x[3]};
+      const Tensor x = random(c.x, 1), dy = random(y, 2);
+      const std::string name = fmt::format("{} to {}, {}", c.x.str(), y.str(), align_corners);
+      check_parity("resize_bilinear " + name, {random(y, 9)}, elementwise_tolerance,
+                   [&](Backend& b, Outputs& o) { b.resize_bilinear(align_corners, x, o[0]); });
+      check_sink("resize_bilinear_backward " + name, c.x, sum_tolerance,
+                 [&](Backend& b, Sink dx) { b.resize_bilinear_backward(align_corners, dy, dx); });
+    }
+}
+
+TEST_CASE("cpu neighbours are exactly the reference's, and edges match") {
+  struct Case {
+    Shape x;
+    int64_t k;
+  };
+  for (const Case& c : {Case{{1, 1, 1}, 1}, Case{{2, 5, 3}, 5}, Case{{3, 130, 3}, 20}, Case{{2, 257, 64}, 20},
+                        Case{{1, 64, 7}, 64}, Case{{5, 90, 33}, 1}, Case{{1, 300, 2}, 100}}) {
+    const int64_t batch = c.x[0], points = c.x[1], channels = c.x[2];
+    const Shape edges{batch, points, c.k, 2 * channels}, neighbours{batch, points, c.k};
+    Tensor indices = Tensor::zeros(neighbours, DType::i64, Device::cpu);
+    // Anywhere; on a coarse grid, where many are equally near and some on one spot; in a small cloud far from the
+    // origin, where distances through products would be noise; so far apart that squares overflow; and beside a NaN.
+    for (const char* kind : {"anywhere", "grid", "far", "huge", "NaN"}) {
+      Tensor x = random(c.x, 1);
+      for (float& v : x.span<float>()) {
+        if (kind == std::string_view("grid")) v = std::round(v);
+        if (kind == std::string_view("far")) v = 1000 + v / 1024;
+        if (kind == std::string_view("huge")) v *= 1e19f;
+      }
+      if (kind == std::string_view("NaN")) x.data<float>()[x.count() / 2] = NAN;
+      check_parity(fmt::format("nearest_neighbours {}, k {}, {}", c.x.str(), c.k, kind), {indices}, 0,
+                   [&](Backend& b, Outputs& o) { b.nearest_neighbours(x, o[0]); });
+    }
+    const Tensor x = random(c.x, 1), dy = random(edges, 2);
+    reference_backend().nearest_neighbours(x, indices);
+    const std::string name = fmt::format("{}, k {}", c.x.str(), c.k);
+    check_parity("edge_features " + name, {random(edges, 9)}, elementwise_tolerance,
+                 [&](Backend& b, Outputs& o) { b.edge_features(x, indices, o[0]); });
+    check_sink("edge_features_backward " + name, c.x, sum_tolerance,
+               [&](Backend& b, Sink dx) { b.edge_features_backward(dy, indices, dx); });
+
+    // Few distinct values, so that maxima tie.
+    Tensor features = random(edges, 3);
+    for (float& v : features.span<float>()) v = std::round(v);
+    const Shape maxima{batch, points, 2 * channels};
+    Tensor winners = Tensor::zeros(maxima, DType::i64, Device::cpu), scratch = random(maxima, 9);
+    check_parity("neighbourhood_max " + name, {scratch, winners}, 0,
+                 [&](Backend& b, Outputs& o) { b.neighbourhood_max(features, o[0], o[1]); });
+    reference_backend().neighbourhood_max(features, scratch, winners);
+    check_sink("neighbourhood_max_backward " + name, edges, elementwise_tolerance,
+               [&](Backend& b, Sink dx) { b.neighbourhood_max_backward(scratch, winners, dx); });
+  }
+}
+
 TEST_CASE("cpu optimizer steps match the reference") {
   const std::vector<Shape> parameters = {{1}, {3, 3, 3, 20}, {64, 3, 3, 16}, {10}, {300, 100}};
   const auto updates_of = [](Outputs& t) {
@@ -374,11 +481,50 @@ TEST_CASE("cpu keeps NaN visible") {
   cpu_backend().global_pool(Pool::max, x, pooled, winners);
   CHECK(std::isnan(pooled.data<float>()[5]));
   CHECK(winners.data<int64_t>()[5] == 2);
+  cpu_backend().sigmoid(x, y);
+  CHECK(std::isnan(y.data<float>()[45]));
   Tensor logits = random({2, 10}, 2), labels = Tensor::from<int64_t>({0, 1}, {2}), losses = random({2}, 3);
   logits.data<float>()[17] = NAN;
   cpu_backend().cross_entropy(logits, labels, losses);
   CHECK(std::isfinite(losses.data<float>()[0]));
   CHECK(std::isnan(losses.data<float>()[1]));
+}
+
+TEST_CASE("cpu clouds, resizes and sigmoids in bf16 are those in f32, rounded") {
+  const auto check_rounded = [](const Outputs& inputs, const Shape& shape,
+                                const std::function<void(const Outputs&, Sink)>& operation) {
+    Outputs halves, floats;
+    for (const Tensor& t : inputs) halves.push_back(t.to(DType::bf16)), floats.push_back(halves.back().to(DType::f32));
+    for (Write write : {Write::overwrite, Write::accumulate}) {
+      Tensor half = random(shape, 9).to(DType::bf16), wide = half.to(DType::f32);
+      operation(halves, {&half, write});
+      operation(floats, {&wide, write});
+      CHECK(equal(half, wide.to(DType::bf16)));
+    }
+  };
+  Backend& b = cpu_backend();
+  const Shape image{2, 5, 4, 19}, large{2, 9, 9, 19}, cloud{2, 30, 5}, edges{2, 30, 7, 10}, maxima{2, 30, 10};
+  Tensor indices = Tensor::zeros({2, 30, 7}, DType::i64, Device::cpu), again = indices.clone();
+  Tensor winners = Tensor::zeros(maxima, DType::i64, Device::cpu);
+  check_rounded({random(image, 1)}, large, [&](const Outputs& in, Sink y) { b.resize_bilinear(false, in[0], *y); });
+  check_rounded({random(large, 1)}, image,
+                [&](const Outputs& in, Sink dx) { b.resize_bilinear_backward(false, in[0], dx); });
+  check_rounded({random(image, 1)}, image, [&](const Outputs& in, Sink y) { b.sigmoid(in[0], *y); });
+  check_rounded({random(image, 1), random(image, 2)}, image,
+                [&](const Outputs& in, Sink dx) { b.sigmoid_backward(in[0], in[1], dx); });
+  const Tensor x = random(cloud, 1).to(DType::bf16);
+  b.nearest_neighbours(x, indices);
+  b.nearest_neighbours(x.to(DType::f32), again);
+  CHECK(equal(indices, again));
+  check_rounded({random(cloud, 1)}, edges, [&](const Outputs& in, Sink y) { b.edge_features(in[0], indices, *y); });
+  check_rounded({random(edges, 1)}, cloud,
+                [&](const Outputs& in, Sink dx) { b.edge_features_backward(in[0], indices, dx); });
+  check_rounded({random(edges, 1)}, maxima,
+                [&](const Outputs& in, Sink y) { b.neighbourhood_max(in[0], *y, winners); });
+  check_rounded({random(maxima, 1)}, edges,
+                [&](const Outputs& in, Sink dx) { b.neighbourhood_max_backward(in[0], winners, dx); });
+  for (const char* op : {"sigmoid", "resize_bilinear", "nearest_neighbours", "edge_features", "neighbourhood_max"})
+    CHECK(b.supports(op, DType::bf16));
 }
 
 TEST_CASE("cpu refuses f64 and falls back where it has no kernel") {
@@ -391,9 +537,9 @@ TEST_CASE("cpu refuses f64 and falls back where it has no kernel") {
   CHECK_THROWS_WITH_AS(cpu.activation(Activation::relu, x, y),
                        "activation: the cpu backend takes f32, not f64 (2, 4) on cpu", Error);
 
-  const Tensor image = random({1, 3, 4, 5}, 1);
-  check_parity("resize_bilinear", {random({1, 5, 7, 5}, 2)}, elementwise_tolerance,
-               [&](Backend& b, Outputs& out) { b.resize_bilinear(false, image, out[0]); });
+  const Tensor weight = random({8, 1, 1, 4}, 1);
+  check_sink("transpose_groups", {8, 1, 1, 4}, elementwise_tolerance,
+             [&](Backend& b, Sink t) { b.transpose_groups(2, weight, t); });
 }
 
 TEST_CASE("cpu names the operation in oneDNN's errors") {
