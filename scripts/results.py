@@ -208,7 +208,8 @@ def cpu():
 
 def cost(run):
     """(parameters, macs)"""
-    done = subprocess.run([MGIC, "summary", TASKS[run.task].config, *run.sets(), "--json"], capture_output=True, text=True)
+    command = [MGIC, "summary", TASKS[run.task].config, *run.sets(), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     summary = json.loads(done.stdout)
@@ -285,7 +286,8 @@ def task_section(task, rows, missing):
     for row in rows.values():
         title = VARIANTS[row.variant].title
         if row.others > BUSY:
-            lines.append(f"- The seconds of \"{title}\" are disturbed: others took {100 * row.others:.0f} % of the machine.")
+            lines.append(f"- The seconds of \"{title}\" are disturbed: others took {100 * row.others:.0f} % of the "
+                         "machine.")
         if row.longest > LONGEST:
             lines.append(f"- A run of \"{title}\" took {row.longest:.0f} s, more than {LONGEST}.")
     if missing:
@@ -300,7 +302,8 @@ def machine_section(runs):
     dates = sorted({n["date"] for n in notes})
     counts = sorted({n["threads"] for n in notes})
     return (f"{cpu()}, {'/'.join(map(str, counts))} threads, {platform.system()} {platform.release()}; "
-            f"commit {', '.join(sorted({n['commit'] for n in notes}))}; {' … '.join(dict.fromkeys((dates[0], dates[-1])))}; "
+            f"commit {', '.join(sorted({n['commit'] for n in notes}))}; "
+            f"{' … '.join(dict.fromkeys((dates[0], dates[-1])))}; "
             f"{len(notes)} of {len(runs)} runs, {sum(n['seconds'] for n in notes) / 60:.0f} minutes in all, "
             f"the longest {max(n['seconds'] for n in notes):.0f} s.")
 
