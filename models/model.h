@@ -20,8 +20,10 @@ int64_t model_channels(const ModelSpec& model);  // of its input
 // The image size that a model is made for: 224 for an `imagenet` stem, else 32; of point clouds the points, 1024.
 int64_t default_image_size(const ModelSpec& model);
 
-// Whether it takes point clouds (N, P, C), and maps each pixel of an image to logits (N, H, W, K).
+// Whether it takes point clouds (N, P, C); images (N, H, W, C) and nothing else, which a network written layer by layer
+// leaves to its layers; and maps each pixel of an image to logits (N, H, W, K).
 bool takes_points(const ModelSpec& model);
+bool takes_images(const ModelSpec& model);
 bool segments(const ModelSpec& model);
 
 // A network whose training has terms beside the loss of its output: an auxiliary head, a regularised transform.

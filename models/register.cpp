@@ -133,6 +133,9 @@ int64_t default_image_size(const ModelSpec& model) {
 }
 
 bool takes_points(const ModelSpec& model) { return model.type == "pointnet" || model.type == "dgcnn"; }
+bool takes_images(const ModelSpec& model) {
+  return model.type == "resnet" || model.type == "mobilenet_v3" || model.type == "autoencoder" || segments(model);
+}
 bool segments(const ModelSpec& model) { return model.type == "deeplabv3" || model.type == "lraspp"; }
 
 ModelSpec dense_twin(const ModelSpec& model) { return model_registry().parse(dense(*model.options).dump()); }

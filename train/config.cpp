@@ -124,6 +124,8 @@ Experiment read_json(Json json, const std::string& file, const Overrides& overri
   if (needs.model && !fields.has("model")) faults.add("model", "is missing; it is the network, for example a resnet");
   if (needs.data && !fields.has("data")) faults.add("data", "is missing; it is the data set, for example shapes");
   if (needs.optimizer && !fields.has("optimizer")) faults.add("optimizer", "is missing; it is sgd or adamw");
+  if (o.evaluation.slides() && o.model.make != nullptr && !segments(o.model))
+    faults.add("evaluation.window", fmt::format("is for segmentation, and the model is a {}", o.model.type));
   if (o.model.make != nullptr && o.has_data())
     if (const auto declared = declared_data(o.data.source))
       check_against_data(experiment, declared->shape, declared->classes, faults);
@@ -186,6 +188,7 @@ void ExperimentOptions::fields(Fields& f) {
   f.spec("optimizer", optimizer, optimizer_registry(), "how the weights follow the gradients");
   f.spec("schedule", schedule, schedule_registry(), "how the learning rate changes; default: constant");
   f("train", train, "length and precision of the training");
+  f("evaluation", evaluation, "how segmentation is evaluated");
   f.check(device != "reference" || train.precision == "f32", "train.precision",
           "must be f32 on the reference device, not {}; use --device cpu", train.precision);
 }
@@ -219,6 +222,13 @@ std::unique_ptr<Module> build_model(const Experiment& experiment, const Shape& i
 
 void check_against_data(const Experiment& experiment, const SampleShape& shape, int64_t classes, Faults& faults) {
   const ModelSpec& model = experiment.options.model;
+  if (shape.points ? takes_images(model) : takes_points(model)) {
+    faults.add("model.type",
+               fmt::format("{} takes {}, but the data set {} holds {}", model.type,
+                           shape.points ? "images" : "clouds of points", experiment.options.data.source.type,
+                           shape.points ? "clouds of points" : "images"));
+    return;  // classes and channels of another kind of data say nothing
+  }
   // A network without classes gives images back.
   if (const int64_t given = model_classes(model); given != 0 && given != classes)
     faults.add("model.classes", fmt::format("is {}, but the data set {} has {} classes", given,

@@ -12,6 +12,7 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
+#include "train/sliding.h"
 
 namespace mgic {
 
@@ -45,6 +46,7 @@ struct ExperimentOptions {
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
   TrainOptions train;
+  EvaluationOptions evaluation;
 
   void fields(Fields& f);
   bool has_data() const { return data.source.make != nullptr; }

@@ -12,7 +12,8 @@ Tensor in_precision(const Tensor& images, Placing placing) {
   return converted;
 }
 
-Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full) {
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full,
+                 const EvaluationOptions& options) {
   const bool training = model.training();
   model.train(false);
   NoGrad no_grad;
@@ -22,8 +23,9 @@ Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing pl
   loader.start(0);
   for (uint64_t step = 0; loader.next(batch); ++step) {
     const Targets targets{batch.images.to(placing.device), batch.labels.to(placing.device)};
-    const Tensor input = loss.input(targets.images, noise_stream(seed, false, step));
-    const Variable output = ops::full_precision(model(Variable(in_precision(input, placing))));
+    const Tensor input = in_precision(loss.input(targets.images, noise_stream(seed, false, step)), placing);
+    const Variable output = options.slides() ? Variable(sliding_logits(model, input, options))
+                                             : ops::full_precision(model(Variable(input)));
     Tensor rows;
     loss.of(output, targets, false, &rows);
     loss.add(sums, rows, output.value(), targets);

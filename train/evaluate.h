@@ -5,6 +5,7 @@
 #include "data/loader.h"
 #include "layers/module.h"
 #include "train/loss.h"
+#include "train/sliding.h"
 
 namespace mgic {
 
@@ -16,6 +17,7 @@ struct Placing {
 Tensor in_precision(const Tensor& images, Placing placing);
 
 // seed: of the noise, where the loss adds any. full: with all that can be counted, not only what training shows.
-Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full);
+Metrics evaluate(Module& model, const Loss& loss, DataLoader& loader, Placing placing, uint64_t seed, bool full,
+                 const EvaluationOptions& options = {});
 
 }  // namespace mgic

@@ -161,7 +161,7 @@ class Training {
                     train.loss, train.text(task_), seconds_, static_cast<double>(images_) / seconds_);
     auto evaluated = [&](const char* split, DataLoader& loader) {
       const auto start = Clock::now();
-      const Metrics m = evaluate(*model_, *loss_, loader, placing(), seed_, false);
+      const Metrics m = evaluate(*model_, *loss_, loader, placing(), seed_, false, options_.evaluation);
       write_metrics(split, m, m.samples, seconds_since(start));
       text += fmt::format("  {}: loss {:.4f}, {}", split, m.loss, m.text(task_));
       return m.score(task_);

@@ -1,4 +1,4 @@
-// mgic data: what a data set holds, how its augmented samples look, and how fast they come.
+// mgic data: what a data set holds, how its augmented samples look, and how fast they come beside what a network takes.
 #include <nlohmann/json.hpp>
 
 #include "apps/mgic/commands.h"
@@ -7,6 +7,7 @@
 #include "data/image_file.h"
 #include "data/preview.h"
 #include "data/statistics.h"
+#include "train/bench.h"
 
 namespace mgic::cli {
 namespace {
@@ -100,23 +101,37 @@ int statistics(const Options& o) {
   return success;
 }
 
+// A loader that delivers this many times what a network consumes is never waited for.
+constexpr double ample = 1.5;
+constexpr int64_t bench_runs = 3;
+
 int bench_loader(const Options& o) {
   const Opened opened = open(o.common);
+  const ExperimentOptions& experiment = opened.experiment.options;
+  const DataOptions& options = experiment.data;
   DataLoader loader = loader_of(opened, o.part);
   const LoaderSpeed speed = measure_speed(loader, o.seconds);
-  const DataOptions& options = opened.experiment.options.data;
-  if (o.json) {
-    Json j;
-    j["images_per_second"] = speed.samples_per_second();
-    j["samples"] = speed.samples;
-    j["seconds"] = speed.seconds;
-    j["batch_size"] = options.batch_size;
-    j["threads"] = options.threads;
-    fmt::print("{}\n", j.dump());
-  } else {
-    fmt::print("{:.0f} samples/s: {} in {:.2f} s, batches of {}, {} threads\n", speed.samples_per_second(),
-               speed.samples, speed.seconds, options.batch_size, options.threads);
+  Json j;
+  j["images_per_second"] = speed.samples_per_second();
+  j["samples"] = speed.samples;
+  j["seconds"] = speed.seconds;
+  j["batch_size"] = options.batch_size;
+  j["threads"] = options.threads;
+  std::string text =
+      fmt::format("{:.0f} samples/s: {} in {:.2f} s, batches of {}, {} threads\n", speed.samples_per_second(),
+                  speed.samples, speed.seconds, options.batch_size, options.threads);
+  if (experiment.model.make != nullptr) {
+    const BenchResult network =
+        bench(opened.experiment, options.batch_size, sample_shape(experiment.model, opened.source->train->shape()),
+              choose_device(experiment.device), bench_runs);
+    const double ratio = speed.samples_per_second() / network.images_per_second;
+    j["network_images_per_second"] = network.images_per_second;
+    j["ratio"] = ratio;
+    text += fmt::format("{:.0f} samples/s are what the network trains on: the loader is {:.1f} times as fast{}\n",
+                        network.images_per_second, ratio,
+                        ratio < ample ? fmt::format(", which is less than {}; more data.threads may help", ample) : "");
   }
+  fmt::print("{}", o.json ? j.dump() + "\n" : text);
   return success;
 }
 
@@ -150,7 +165,8 @@ void add_data(CLI::App& app, Run& run) {
     command->add_flag("--json", o->json, "prints one JSON object");
   }
   {
-    auto [command, o] = add("bench", "samples a second that the loader delivers", bench_loader);
+    auto [command, o] =
+        add("bench", "samples a second that the loader delivers, and that the network takes", bench_loader);
     command->add_option("--seconds", o->seconds, "how long")->check(CLI::Range(0.01, 3600.0));
     command->add_flag("--json", o->json, "prints one JSON object");
     add_part(*command, *o);

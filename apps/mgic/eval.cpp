@@ -24,7 +24,7 @@ void add_eval(CLI::App& app, Run& run) {
       const auto loss = make_loss(options.loss, options.model, opened.data->normalization.deviation);
       const Evaluation result{task_of(options.model),
                               evaluate(*opened.model, *loss, loader, {opened.device, options.train.dtype()},
-                                       static_cast<uint64_t>(options.seed), true),
+                                       static_cast<uint64_t>(options.seed), true, options.evaluation),
                               opened.data->test->class_names(), opened.weights.string()};
       fmt::print("{}", o->json ? evaluation_json(result) + "\n" : evaluation_text(result));
       return success;

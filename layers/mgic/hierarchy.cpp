@@ -7,7 +7,7 @@
 namespace mgic {
 
 std::vector<Level> hierarchy(int64_t channels, int64_t group_size, int64_t coarsest_width, CoarsestRule rule,
-                             int64_t middle) {
+                             int64_t middle, std::optional<int64_t> most_levels) {
   auto coarse_enough = [&](const std::vector<Level>& levels) {
     const int64_t w = levels.back().width;
     return rule == CoarsestRule::reach ? w <= coarsest_width : levels.size() > 1 && w < coarsest_width;
@@ -29,6 +29,8 @@ std::vector<Level> hierarchy(int64_t channels, int64_t group_size, int64_t coars
     while (levels[l].width % g != 0 || levels[l + 1].width % g != 0 || levels[l].middle % g != 0) --g;
     levels[l].groups = g;
   }
+  if (most_levels && *most_levels < static_cast<int64_t>(levels.size()))
+    levels.erase(levels.begin() + *most_levels, levels.end());
   return levels;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ struct Level {
 };
 
 // middle = 0: the smoother's middle width is the level's. Throws UserError where a width would reach 0.
+// most_levels cuts the coarse levels off: what is then the last one keeps its groups, which nothing couples any more.
 std::vector<Level> hierarchy(int64_t channels, int64_t group_size, int64_t coarsest_width, CoarsestRule rule,
-                             int64_t middle = 0);
+                             int64_t middle = 0, std::optional<int64_t> most_levels = {});
 
 }  // namespace mgic

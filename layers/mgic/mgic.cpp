@@ -15,6 +15,9 @@ void MgicOptions::hierarchy_fields(Fields& f) {
   coarsest_rule = rule == "reach" ? CoarsestRule::reach : CoarsestRule::below;
   f.check(coarsest_rule == CoarsestRule::reach || coarsest_width >= 2, "coarsest_width",
           "must be at least 2 with \"coarsest_rule\": \"below\", not {}", coarsest_width);
+  f("levels", most_levels,
+    "at most so many levels; cut off, the last one stays in groups: 1 is the smoother alone, for comparison",
+    between(1, 64));
   std::string init = average_transfers ? "average" : "kaiming";
   f("transfer_init", init, "transfers drawn like every convolution, or all 1/group_size",
     one_of({"kaiming", "average"}));
@@ -30,7 +33,8 @@ void MgicOptions::fields(Fields& f) {
 }
 
 std::vector<Level> MgicOptions::levels(int64_t channels) const {
-  return hierarchy(channels, group_size, coarsest_width, coarsest_rule, option_or(smoother.options, "mid_channels", 0));
+  return hierarchy(channels, group_size, coarsest_width, coarsest_rule, option_or(smoother.options, "mid_channels", 0),
+                   most_levels);
 }
 
 Mgic::Mgic(const MgicOptions& given, int64_t channels, int64_t dilation) : Module("mgic") {

@@ -21,7 +21,8 @@ struct MgicOptions {
   int64_t group_size = 16;
   int64_t coarsest_width = 16;
   CoarsestRule coarsest_rule = CoarsestRule::reach;
-  bool average_transfers = false;  // transfer_init: every weight 1/group_size
+  std::optional<int64_t> most_levels;  // "levels"; 1: grouped convolutions alone, the ablation of the hierarchy
+  bool average_transfers = false;      // transfer_init: every weight 1/group_size
   bool tied_transfers = false;
   std::optional<bool> restrict_norm;  // default false
   bool pre_smooth = false;

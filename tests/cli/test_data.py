@@ -11,7 +11,7 @@ import struct
 import subprocess
 import zlib
 
-from mgic_cli import MGIC, CliTest, read_safetensors, unittest
+from mgic_cli import MGIC, CliTest, read_safetensors, tiny, unittest
 
 # Written by h5py as ModelNet40's HDF5 files are: data (N, 16, 3) f32 and label (N, 1) u8, both with gzip. Point p of
 # cloud i, counted from train to test, is (i + p/64, -p/32, i p/128).
@@ -574,7 +574,11 @@ class Command(DataTest):
         b = json.loads(self.mgic("data", "bench", config, "--json", "--seconds", "0.2").stdout)
         self.assertEqual(b["samples"] % 8, 0)
         self.assertAlmostEqual(b["images_per_second"], b["samples"] / b["seconds"], places=3)
+        self.assertNotIn("ratio", b)  # there is no network in the file
         self.assertIn("samples/s", self.mgic("data", "bench", config, "--seconds", "0.1", "--part", "test").stdout)
+        both = json.loads(self.mgic("data", "bench", self.write("t.json", tiny()), "--json", "--seconds", "0.1").stdout)
+        self.assertAlmostEqual(both["ratio"], both["images_per_second"] / both["network_images_per_second"])
+        self.assertIn("times as fast", self.mgic("data", "bench", self.path("t.json"), "--seconds", "0.1").stdout)
 
     def test_wrong_input(self):
         def refused(arguments, *parts):

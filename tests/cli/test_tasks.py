@@ -112,8 +112,14 @@ class Tasks(CliTest):
         self.assertLess(losses[-1], losses[0])
         with open(self.path("run", "metrics.jsonl")) as f:
             last = json.loads(f.readlines()[-1])
-        self.assertEqual(json.loads(self.mgic("eval", "run", "--checkpoint", "run/checkpoints/last", "--json").stdout)["miou"],
-                         last["miou"])
+
+        def miou(*options):
+            return json.loads(self.mgic("eval", "run", "--checkpoint", "run/checkpoints/last", "--json", *options).stdout)["miou"]
+
+        self.assertEqual(miou(), last["miou"])
+        # Windows: one that is the whole image changes nothing, smaller ones do.
+        self.assertEqual(miou("--set", "evaluation.window=[32,32]"), last["miou"])
+        self.assertNotEqual(miou("--set", "evaluation.window=[16,24]", "--set", "evaluation.stride=[8,12]"), last["miou"])
 
     def test_dry_runs_need_no_data_and_write_nothing(self):
         data = {"type": "fashion_mnist", "root": "/nowhere", "batch_size": 4}

@@ -19,6 +19,10 @@ def idx_files(n=20, classes=4):
             "t10k-images-idx3-ubyte.gz": gzip.compress(images), "t10k-labels-idx1-ubyte.gz": gzip.compress(labels)}
 
 
+RESNET = {"type": "resnet", "in_channels": 1, "classes": 4, "channels": [8], "blocks": [1], "strides": [1],
+          "block": {"type": "basic"}}
+
+
 class WrongInput(CliTest):
     def refused(self, arguments, *parts, env=None):
         """Exit 2, every line (behind the progress) begins with "error: ", and all parts are said."""
@@ -63,6 +67,17 @@ class WrongInput(CliTest):
             ({"train.checkpoint_every": {"steps": 1, "minutes": 1}}, "train.checkpoint_every: takes only one"),
             ({"train.precision": "f16"}, 'train.precision: "f16" is not a choice; allowed are f32, bf16'),
             ({"train.precision": "bf16", "device": "reference"}, "train.precision: must be f32 on the reference device"),
+            ({"data": {"type": "solids", "batch_size": 8}, "model": RESNET},
+             "model.type: resnet takes images, but the data set solids holds clouds of points"),
+            ({"model": {"type": "dgcnn", "classes": 4, "block": {"type": "mgic"}}},
+             "model.type: dgcnn takes clouds of points, but the data set shapes holds images"),
+            ({"model": {"type": "pointnet", "classes": 4, "block": {"type": "conv"}}},
+             "model.type: pointnet takes clouds of points, but the data set shapes holds images"),
+            ({"model.layers.1.levels": 0}, "model.layers[1].levels: must be at least 1"),
+            ({"evaluation": {"window": [8, 8]}}, "evaluation.window: is for segmentation, and the model is a sequential"),
+            ({"evaluation": {"window": [8]}}, "evaluation.window: must be [height, width] or []"),
+            ({"evaluation": {"window": [8, 8], "stride": [4, 9]}}, "evaluation.stride: must be at most the window, [8, 8]"),
+            ({"evaluation": {"stride": [4, 4]}}, "evaluation.stride: needs a window"),
             ({"seed": "one"}, 'seed: expects an integer, not "one"'),
             ({"device": "gpu"}, 'device: "gpu" is not a choice; allowed are auto, cpu, reference, cuda'),
         ]

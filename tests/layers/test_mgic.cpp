@@ -84,6 +84,45 @@ TEST_CASE("widths and groups") {
   CHECK_THROWS_WITH_AS(hierarchy(64, 16, 16, reach, 2), doctest::Contains("middle width"), UserError);
 }
 
+TEST_CASE("coarse levels cut off leave the others as they are") {
+  const auto whole = hierarchy(128, 16, 16, reach);
+  for (int64_t most : {1, 2, 3, 4, 9}) {
+    const auto cut = hierarchy(128, 16, 16, reach, 0, most);
+    CHECK(cut.size() == std::min<size_t>(static_cast<size_t>(most), whole.size()));
+    for (size_t l = 0; l < cut.size(); ++l) {
+      CHECK(cut[l].width == whole[l].width);
+      CHECK(cut[l].groups == whole[l].groups);
+    }
+  }
+  // One level: the two grouped convolutions of the finest smoother and their norms, and nothing else.
+  for (const auto& [smoother, kernel] : {std::pair{"basic", 3}, std::pair{"pointwise", 1}}) {
+    const auto m = layer_registry()
+                       .parse(fmt::format(R"({{"type": "mgic", "smoother": "{}", "levels": 1}})", smoother))
+                       .make({64, 1, 0, true, {}});
+    CHECK(m->parameter_count() == 2 * (64 * 16 * kernel * kernel + 2 * 64));
+  }
+  CHECK_THROWS_WITH_AS(layer_registry().parse(R"({"type": "mgic", "levels": 0})"), doctest::Contains("levels"),
+                       UserError);
+}
+
+TEST_CASE("without coarse levels no group knows of another; with them every channel does") {
+  // What changes at the output where one channel of one pixel of the input changes, groups of 4 of 16 channels.
+  const auto reached = [](const char* json) {
+    const auto m = layer(json, 16, false);
+    const Tensor x = random({1, 3, 3, 16}, 2);
+    Tensor other = x.clone();
+    other.data<double>()[5] += 1;  // the second group
+    const Tensor a = (*m)(Variable(x)).value(), b = (*m)(Variable(other)).value();
+    std::vector<bool> groups(4, false);
+    for (int64_t i = 0; i < a.count(); ++i)
+      if (a.data<double>()[i] != b.data<double>()[i]) groups[static_cast<size_t>(i % 16 / 4)] = true;
+    return groups;
+  };
+  CHECK(reached(R"({"type": "mgic", "group_size": 4, "coarsest_width": 4, "levels": 1})") ==
+        std::vector<bool>{false, true, false, false});
+  CHECK(reached(R"({"type": "mgic", "group_size": 4, "coarsest_width": 4})") == std::vector<bool>(4, true));
+}
+
 TEST_CASE("every hierarchy couples all channels on its last level and divides everywhere") {
   for (int64_t c = 1; c <= 200; ++c)
     for (int64_t s : {1, 2, 3, 8, 16, 64})
@@ -151,6 +190,8 @@ TEST_CASE("gradients of every variant of the block") {
   const Variant variants[] = {
       {R"({"type": "mgic", "group_size": 2, "coarsest_width": 2})", 4, 1},
       {R"({"type": "mgic", "group_size": 2, "coarsest_width": 2, "tied_transfers": true})", 4, 1},
+      {R"({"type": "mgic", "group_size": 2, "coarsest_width": 2, "levels": 1})", 4, 1},
+      {R"({"type": "mgic", "smoother": "pointwise", "group_size": 2, "coarsest_width": 2, "levels": 2})", 8, 1},
       {R"({"type": "mgic", "group_size": 2, "coarsest_width": 2, "restrict_norm": true, "pre_smooth": true})", 4, 1},
       {R"({"type": "mgic", "group_size": 2, "coarsest_width": 3, "coarsest_rule": "below", "transfer_init": "average"})",
        6, 1},

@@ -38,6 +38,13 @@ TEST_CASE("parameter counts of the point networks") {
   CHECK(parameters(model("pointnet", conv, R"(, "transforms": false)")) == plain_pointnet(40));
   CHECK(parameters(model("pointnet", conv)) == plain_pointnet(40) + transform_net(3) + transform_net(64));
   CHECK(parameters(model("dgcnn", mgic_block)) < 1809576);
+  // Each edge layer 2·in → out and the embedding with BN, then the classifier: linear and BN without and with bias.
+  const int64_t edges = 2 * 3 * 8 + 2 * 8 * 16 + (8 + 16) * 32 + 2 * (8 + 16 + 32);
+  CHECK(parameters(model("dgcnn", conv, R"(, "channels": [8, 16], "embedding": 32, "hidden": [], "classes": 5)")) ==
+        edges + 64 * 5 + 5);
+  CHECK(parameters(
+            model("dgcnn", conv, R"(, "channels": [8, 16], "embedding": 32, "hidden": [12, 6, 4], "classes": 5)")) ==
+        edges + 64 * 12 + 24 + 12 * 6 + 6 + 12 + 6 * 4 + 4 + 8 + 4 * 5 + 5);
   for (const char* type : {"pointnet", "dgcnn"}) {
     const ModelSpec spec = model_registry().parse(model(type, mgic_block));
     CHECK(dense_twin(spec).make({64, 3})->parameter_count() == parameters(model(type, conv)));
