@@ -7,6 +7,7 @@
 // goes through the activation of the link before, whose sums are gathered. Evaluation: a whole chain in one phase.
 //
 // Chains with other convolutions run as Backend composes them.
+#include <algorithm>
 #include <optional>
 
 #include "backends/cpu/channel_vectors.h"
@@ -59,7 +60,8 @@ template <class T>
 void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, size_t i) {
   const Link& link = chain.links[i];
   LinkState& state = states[i];
-  const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
+  const Grouped g =
+      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape()).flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
   const auto weights = forward_weights(g, packs_pairs<T>(), link.weight.data<float>());
   ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), nullptr, nullptr, i % 2 == 1};
@@ -76,9 +78,10 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
   EvaluationCall<T> call{
       {}, {in.x.data<T>(), data_or_null<T>(in.minus)}, data_or_null<T>(in.residual), chain.outer, y.data<T>()};
   std::vector<std::shared_ptr<const Folded>> keep;
+  const bool flat = std::ranges::all_of(chain.links, [](const Link& l) { return l.weight.shape()[1] == 1; });
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
-    const Grouped g = grouped_of(link.conv, x, link.weight.shape());
+    const Grouped own = grouped_of(link.conv, x, link.weight.shape()), g = flat ? own.flattened() : own;
     x = {x[0], x[1], x[2], g.out_channels()};
     keep.push_back(FoldCache::instance().get(link, 2 * lanes_of(g.outputs) + pairs, [&] {
       const float* w = link.weight.data<float>();
@@ -105,7 +108,8 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   const LinkState& state = states[i];
   const LinkSinks& own = sinks.links[i];
   const bool last = i + 1 == chain.links.size();
-  const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape());
+  const Grouped g =
+      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape()).flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
   BackwardCall<T> call{g, {gradient.data<T>()}, own.weight, (chain.links.size() - i) % 2 == 1, input.in, nullptr};
 

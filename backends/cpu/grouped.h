@@ -19,6 +19,7 @@
 namespace mgic::cpu {
 
 constexpr int64_t slab_channels = 16;
+constexpr int64_t row_pixels = 16;  // of a row where an image can have any shape
 
 struct Grouped {
   int64_t batch, height, width;
@@ -33,13 +34,6 @@ struct Grouped {
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }
-  // Where the convolution has a weight for output o and input i of a group: (output channel, input within its own
-  // group); the input is −1 where it has none.
-  int64_t own_input(int64_t o, int64_t i) const {
-    if (merged == 1) return i;
-    const int64_t inputs_of_one = inputs / merged;
-    return o / (outputs / merged) == i / inputs_of_one ? i % inputs_of_one : -1;
-  }
 
   // Groups that are computed together: the fewest whose channels fill slabs on both sides.
   int64_t bundle() const {
@@ -49,6 +43,18 @@ struct Grouped {
   int64_t bundles() const { return (groups + bundle() - 1) / bundle(); }
   int64_t in_slabs() const { return slabs(bundle() * inputs); }  // of a bundle
   int64_t out_slabs() const { return slabs(bundle() * outputs); }
+
+  // The same for 1×1 convolutions, where an image's shape does not matter: one image with rows of a tile's length,
+  // where the pixels fill them.
+  Grouped flattened() const {
+    Grouped f = *this;
+    if (const int64_t pixels = batch * height * width; kernel == 1 && pixels % row_pixels == 0) {
+      f.batch = 1;
+      f.height = pixels / row_pixels;
+      f.width = row_pixels;
+    }
+    return f;
+  }
 
   // The convolution that takes gradients of outputs to gradients of inputs.
   Grouped transposed() const {

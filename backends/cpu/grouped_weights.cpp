@@ -1,6 +1,6 @@
 #include "backends/cpu/grouped_weights.h"
 
-#include <bit>
+#include <vector>
 
 #include "backends/cpu/channel_vectors.h"
 #include "backends/cpu/cpu_backend.h"
@@ -9,67 +9,80 @@
 namespace mgic::cpu {
 namespace {
 
-// Weights in the order of the tiles, (groups, vectors of outputs, slabs of inputs, taps, cells, lanes): value(group, o,
-// u, v, i), zero where there is no such output or input. A cell is an f32, or a pair of bf16 for neighbouring inputs.
-template <class F>
-Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, F&& value) {
-  const auto cell_of = [&](float low, float high) {
-    return pairs ? bf16(low).bits | static_cast<uint32_t>(bf16(high).bits) << 16 : std::bit_cast<uint32_t>(low);
-  };
-  if (const int64_t lanes = quad_lanes(g); lanes > 0) {  // (vectors of groups, taps, cells, lanes)
-    const int64_t cells = pairs ? 2 : 4, channels = Grouped::slabs(g.out_channels()) * slab_channels;
-    Scratch<uint32_t> packed(channels * g.taps() * cells);
-    uint32_t* out = packed.data();
-    for (int64_t first = 0; first < channels; first += lanes)
-      for (int64_t u = 0; u < g.kernel; ++u)
-        for (int64_t v = 0; v < g.kernel; ++v)
-          for (int64_t i = 0; i < 4; i += 4 / cells)
-            for (int64_t channel = first; channel < first + lanes; ++channel) {
-              const int64_t group = channel / 4, o = channel % 4;
-              *out++ =
-                  group < g.groups ? cell_of(value(group, o, u, v, i), pairs ? value(group, o, u, v, i + 1) : 0.0f) : 0;
-            }
-    return packed;
+// Where the tiles want the weight of output o, a tap and input i of a group, in elements: f32, or with pairs bf16. An
+// element's place is the sum of its group's and tap's, its output's and its input's.
+class Packing {
+ public:
+  Packing(const Grouped& g, bool pairs)
+      : g_(g),
+        step_(pairs ? 2 : 1),
+        quads_(quad_lanes(g)),
+        lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
+        blocks_((g.outputs + lanes_ - 1) / lanes_),
+        cells_((std::min(g.inputs, slab_channels) + step_ - 1) / step_),
+        tap_(cells_ * lanes_ * step_),
+        block_(Grouped::slabs(g.inputs) * g.taps() * tap_) {}
+
+  int64_t count() const {  // in cells
+    return (quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * blocks_) * block_ / step_;
   }
-  const int64_t lanes = lanes_of(g.outputs), blocks = (g.outputs + lanes - 1) / lanes, slabs = Grouped::slabs(g.inputs),
-                channels = std::min(g.inputs, slab_channels), step = pairs ? 2 : 1,
-                group_size = blocks * slabs * g.taps() * ((channels + step - 1) / step) * lanes;
-  Scratch<uint32_t> packed(g.groups * group_size);
-  parallel_ranges(g.groups, 2 * group_size, [&](int64_t begin, int64_t end) {
-    uint32_t* out = packed.data() + begin * group_size;
-    for (int64_t group = begin; group < end; ++group) {
-      const auto at = [&](int64_t o, int64_t u, int64_t v, int64_t i) {
-        return o < g.outputs && i < g.inputs ? value(group, o, u, v, i) : 0.0f;
-      };
-      for (int64_t o = 0; o < blocks * lanes; o += lanes)
-        for (int64_t i0 = 0; i0 < slabs * slab_channels; i0 += slab_channels)
-          for (int64_t u = 0; u < g.kernel; ++u)
-            for (int64_t v = 0; v < g.kernel; ++v)
-              for (int64_t i = i0; i < i0 + channels; i += step)
-                for (int64_t l = 0; l < lanes; ++l)
-                  *out++ = cell_of(at(o + l, u, v, i), pairs ? at(o + l, u, v, i + 1) : 0.0f);
-    }
+  int64_t group(int64_t group, int64_t tap) const {
+    if (quads_ > 0) return 4 * group / lanes_ * block_ + 4 * group % lanes_ * step_ + tap * tap_;
+    return group * blocks_ * block_ + tap * tap_;
+  }
+  int64_t output(int64_t o) const { return o / lanes_ * block_ + o % lanes_ * step_; }
+  int64_t input(int64_t i) const {
+    const int64_t within = i % slab_channels;
+    return i / slab_channels * g_.taps() * tap_ + within / step_ * lanes_ * step_ + within % step_;
+  }
+
+ private:
+  const Grouped g_;
+  int64_t step_, quads_, lanes_, blocks_, cells_, tap_, block_;
+};
+
+// Every weight of the convolution goes to its place; they are read in the order of memory.
+template <class Element>
+void pack(const Grouped& g, const Packing& packing, bool transposed, const float* w, const float* scale, Element* out) {
+  const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps();
+  parallel_ranges(g.groups, 2 * g.outputs * taps * g.inputs, [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> inputs(static_cast<size_t>(g.inputs));
+    for (int64_t i = 0; i < g.inputs; ++i)
+      inputs[static_cast<size_t>(i)] = transposed ? packing.output(i) : packing.input(i);
+    for (int64_t group = begin; group < end; ++group)
+      for (int64_t o = 0; o < g.outputs; ++o) {
+        const int64_t channel = group * g.outputs + o;
+        const int64_t* input = inputs.data() + o / own_outputs * own_inputs;
+        const float factor = scale == nullptr ? 1.0f : scale[channel];
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          const float* from = w + (channel * taps + tap) * own_inputs;
+          Element* to = out + (transposed ? packing.group(group, taps - 1 - tap) + packing.input(o)
+                                          : packing.group(group, tap) + packing.output(o));
+          for (int64_t i = 0; i < own_inputs; ++i) to[input[i]] = Element(from[i] * factor);
+        }
+      }
   });
+}
+
+Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
+  const Packing packing(transposed ? g.transposed() : g, pairs);
+  Scratch<uint32_t> packed(packing.count());
+  std::fill_n(packed.data(), packed.count(), 0u);
+  if (pairs)
+    pack(g, packing, transposed, w, scale, reinterpret_cast<bf16*>(packed.data()));
+  else
+    pack(g, packing, transposed, w, scale, reinterpret_cast<float*>(packed.data()));
   return packed;
 }
 
 }  // namespace
 
 Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale) {
-  return packed_weights(g, pairs, [=, &g](int64_t group, int64_t o, int64_t u, int64_t v, int64_t i) {
-    const int64_t channel = group * g.outputs + o, input = g.own_input(o, i);
-    if (input < 0) return 0.0f;
-    const float value = w[((channel * g.kernel + u) * g.kernel + v) * (g.inputs / g.merged) + input];
-    return scale == nullptr ? value : value * scale[channel];
-  });
+  return packed_weights(g, pairs, false, w, scale);
 }
 
 Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w) {
-  return packed_weights(g.transposed(), pairs, [=, &g](int64_t group, int64_t i, int64_t u, int64_t v, int64_t o) {
-    const int64_t channel = group * g.outputs + o, input = g.own_input(o, i);
-    if (input < 0) return 0.0f;
-    return w[((channel * g.kernel + g.kernel - 1 - u) * g.kernel + g.kernel - 1 - v) * (g.inputs / g.merged) + input];
-  });
+  return packed_weights(g, pairs, true, w, nullptr);
 }
 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
@@ -96,22 +109,22 @@ const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t tap, in
 void WeightGradients::write(Sink sink) {
   float* dw = (*sink).data<float>();
   const bool accumulate = accumulates(sink);
-  const int64_t group_weights = g_.outputs * g_.taps() * g_.inputs, own_inputs = g_.inputs / g_.merged;
-  parallel_ranges(g_.groups, 4 * group_weights, [&](int64_t begin, int64_t end) {
+  const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
+  parallel_ranges(g_.groups, 4 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
-      const int64_t group = channel / g_.outputs, o = channel % g_.outputs;
-      for (int64_t tap = 0; tap < g_.taps(); ++tap)
-        for (int64_t v = 0; v < vectors_; ++v) {
-          const float* from = first_of(group, o, tap, v);
-          float* to = dw + (channel * g_.taps() + tap) * own_inputs;
-          for (int64_t l = 0; l < std::min(lanes_, g_.inputs - v * lanes_); ++l) {
-            const int64_t input = g_.own_input(o, v * lanes_ + l);
-            if (input < 0) continue;
-            float sum = accumulate ? to[input] : 0;
-            for (int part = 0; part < parts_; ++part) sum += from[part * size_ + l];
-            to[input] = sum;
+      const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        float* to = dw + (channel * taps + tap) * own_inputs - first;
+        for (int64_t i = first, v = first / lanes_; i < first + own_inputs; ++v) {
+          const float* from = first_of(group, o, tap, v) - v * lanes_;
+          const int64_t last = std::min((v + 1) * lanes_, first + own_inputs);
+          for (; i < last; ++i) {
+            float sum = accumulate ? to[i] : 0;
+            for (int part = 0; part < parts_; ++part) sum += from[part * size_ + i];
+            to[i] = sum;
           }
         }
+      }
     }
   });
 }

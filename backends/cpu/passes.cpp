@@ -128,7 +128,7 @@ void run(const EvaluationCall<T>& call) {
 template <class T>
 void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
                      Activation activation, Tensor& y) {
-  const Grouped g = grouped_of(p, x.shape(), w.shape());
+  const Grouped g = grouped_of(p, x.shape(), w.shape()).flattened();
   const auto weights = forward_weights(g, packs_pairs<T>(), w.data<float>());
   const float* given = data_or_null(bias);
   const auto padded_bias =
@@ -143,7 +143,7 @@ void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, cons
 
 template <class T>
 void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
-  const Grouped g = grouped_of(p, (*dx).shape(), w.shape());
+  const Grouped g = grouped_of(p, (*dx).shape(), w.shape()).flattened();
   const auto weights = transposed_weights(g, packs_pairs<T>(), w.data<float>());
   BackwardCall<T> call{g, {dy.data<T>()}, {}, false, {}, weights.data()};
   call.dx = (*dx).data<T>();
@@ -153,7 +153,8 @@ void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& 
 
 template <class T>
 void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
-  run(BackwardCall<T>{grouped_of(p, x.shape(), (*dw).shape()), {dy.data<T>()}, dw, false, {x.data<T>()}, nullptr});
+  run(BackwardCall<T>{
+      grouped_of(p, x.shape(), (*dw).shape()).flattened(), {dy.data<T>()}, dw, false, {x.data<T>()}, nullptr});
 }
 
 template bool packs_pairs<float>();
