@@ -35,6 +35,8 @@ struct Grouped {
   // Whether f32 goes through Winograd's filtering (winograd-inl.h), forward and to the input; smaller groups do not
   // fill its vectors.
   bool winograd() const { return kernel == 3 && inputs % slab_channels == 0 && outputs % slab_channels == 0; }
+  // The same for gradients of weights, where whole tiles cover the image.
+  bool winograd_weights() const { return winograd() && height % 2 == 0 && width % 2 == 0; }
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }

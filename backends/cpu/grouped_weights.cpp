@@ -66,6 +66,22 @@ void winograd_weights(const float* w, int64_t n, float* out) {
   }
 }
 
+// Gᵀ m G in place: m is (4, 4, n), what is left (3, 3, n).
+void winograd_taps(float* m, int64_t n) {
+  const auto transform = [](const float* g, int64_t from, float* t, int64_t to) {
+    const float sum = 0.5f * (g[from] + g[2 * from]), difference = 0.5f * (g[from] - g[2 * from]);
+    t[0] = g[0] + sum;
+    t[to] = difference;
+    t[2 * to] = sum + g[3 * from];
+  };
+  for (int64_t i = 0; i < n; ++i) {
+    float rows[3][4], taps[3][3];
+    for (int64_t v = 0; v < 4; ++v) transform(m + v * n + i, 4 * n, &rows[0][v], 4);
+    for (int64_t u = 0; u < 3; ++u) transform(rows[u], 1, taps[u], 1);
+    for (int64_t k = 0; k < 9; ++k) m[k * n + i] = taps[k / 3][k % 3];
+  }
+}
+
 // Every weight of the convolution goes to its place; they are read in the order of memory.
 template <class Element>
 void pack(const Grouped& g, const Packing& packing, bool transposed, const float* w, const float* scale, Element* out) {
@@ -117,23 +133,23 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* 
   return packed_weights(g, pairs, true, w, nullptr);
 }
 
-WeightGradients::WeightGradients(const Grouped& g, int parts)
+WeightGradients::WeightGradients(const Grouped& g, bool pairs, int parts)
     : g_(g),
+      taps_(!pairs && g.winograd_weights() ? winograd_positions : g.taps()),
       quads_(quad_lanes(g)),
       lanes_(quads_ > 0 ? 4 : lanes_of(g.inputs)),
       vectors_((g.inputs + lanes_ - 1) / lanes_),
       outputs_(std::min(g.outputs, slab_channels)),
-      size_(quads_ > 0 ? padded(g.in_channels()) * g.taps() * 4
-                       : g.groups * vectors_ * Grouped::slabs(g.outputs) * g.taps() * outputs_ * lanes_),
+      size_(quads_ > 0 ? padded(g.in_channels()) * taps_ * 4
+                       : g.groups * vectors_ * Grouped::slabs(g.outputs) * taps_ * outputs_ * lanes_),
       parts_(parts),
       memory_(parts * size_) {}
 
 const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t tap, int64_t v) const {
-  if (quads_ > 0)
-    return memory_.data() + ((4 * group / quads_ * g_.taps() + tap) * 4 + o) * quads_ + 4 * group % quads_;
+  if (quads_ > 0) return memory_.data() + ((4 * group / quads_ * taps_ + tap) * 4 + o) * quads_ + 4 * group % quads_;
   const int64_t own = std::min(slab_channels, g_.outputs - o / slab_channels * slab_channels);
   return memory_.data() +
-         (((group * vectors_ + v) * Grouped::slabs(g_.outputs) + o / slab_channels) * g_.taps() * outputs_ + tap * own +
+         (((group * vectors_ + v) * Grouped::slabs(g_.outputs) + o / slab_channels) * taps_ * outputs_ + tap * own +
           o % slab_channels) *
              lanes_;
 }
@@ -142,21 +158,26 @@ void WeightGradients::write(Sink sink) {
   float* dw = (*sink).data<float>();
   const bool accumulate = accumulates(sink);
   const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
-  parallel_ranges(g_.groups, 4 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
+  parallel_ranges(g_.groups, 4 * g_.outputs * taps_ * g_.inputs, [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(static_cast<size_t>(taps_ * own_inputs));
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        float* to = dw + (channel * taps + tap) * own_inputs - first;
+      for (int64_t tap = 0; tap < taps_; ++tap)
         for (int64_t i = first, v = first / lanes_; i < first + own_inputs; ++v) {
-          const float* from = first_of(group, o, tap, v) - v * lanes_;
-          const int64_t last = std::min((v + 1) * lanes_, first + own_inputs);
-          for (; i < last; ++i) {
-            float sum = accumulate ? to[i] : 0;
-            for (int part = 0; part < parts_; ++part) sum += from[part * size_ + i];
-            to[i] = sum;
+          const float* from = first_of(group, o, tap, v) + i - v * lanes_;
+          float* to = sums.data() + tap * own_inputs + i - first;
+          const int64_t n = std::min((v + 1) * lanes_, first + own_inputs) - i;
+          for (int64_t l = 0; l < n; ++l) {
+            float sum = 0;
+            for (int part = 0; part < parts_; ++part) sum += from[part * size_ + l];
+            to[l] = sum;
           }
+          i += n;
         }
-      }
+      if (taps_ != taps) winograd_taps(sums.data(), own_inputs);
+      float* to = dw + channel * taps * own_inputs;
+      for (int64_t k = 0; k < taps * own_inputs; ++k)
+        to[k] = accumulate ? to[k] + sums[static_cast<size_t>(k)] : sums[static_cast<size_t>(k)];
     }
   });
 }

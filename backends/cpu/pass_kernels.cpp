@@ -391,15 +391,26 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t vectors = (g.inputs + lanes - 1) / lanes;
+    const bool winograd_fits = !A::pairs && g.winograd_weights();
+    const int64_t taps = winograd_fits ? winograd_positions : g.taps();
     for (int64_t group = 0; group < groups; ++group)
       for (int64_t v = 0; v < vectors; ++v)
         for (int64_t o = 0; o < g.outputs; o += slab_channels) {
           const int64_t in = group * g.inputs + v * lanes, out = group * g.outputs + o;
           const int64_t x_at = in / slab_channels * x_plane + in % slab_channels,
                         dy_at = out / slab_channels * dy_plane + out % slab_channels;
+          const int64_t size = taps * std::min(g.outputs, slab_channels) * lanes;
           float* target =
-              dw + (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) *
-                       g.taps() * std::min(g.outputs, slab_channels) * lanes;
+              dw +
+              (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) * size;
+          if constexpr (!A::pairs) {
+            if (winograd_fits) {
+              if (v % (slab_channels / lanes) == 0)
+                winograd_weights(d, x_planes + x_at, dy + dy_at, row_cells, rows, g.width, target,
+                                 Grouped::slabs(g.outputs) * size);
+              continue;
+            }
+          }
           for (int64_t y = 0; y < rows; y += step) {
             const Outers<Cell> t{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
                                  stride,

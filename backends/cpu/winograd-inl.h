@@ -22,8 +22,9 @@ namespace mgic::cpu::HWY_NAMESPACE {
 constexpr int winograd_tiles = 8;  // at a time: transformed inputs, weights and products fit the first cache
 
 struct WinogradTiles {
-  HWY_ALIGN float inputs[winograd_positions][winograd_tiles][slab_channels];
-  HWY_ALIGN float products[winograd_positions][winograd_tiles][slab_channels];
+  using Map = float[winograd_positions][winograd_tiles][slab_channels];
+  HWY_ALIGN Map inputs;
+  HWY_ALIGN Map products;  // or, for gradients of weights, the transformed gradients of the outputs
 };
 
 // Bᵀ d of a column of four pixels.
@@ -109,32 +110,91 @@ HWY_INLINE void winograd_outputs(Tag d, const WinogradTiles& tiles, int64_t t, i
 // Rows of tiles that are taken together for images of this width.
 inline int64_t winograd_strips(int64_t width) { return std::max<int64_t>(winograd_tiles / ((width + 1) / 2), 1); }
 
+// f(strips [s0, s1), first tile of a row, tiles) for pieces of at most winograd_tiles tiles of `rows` rows.
+template <class F>
+HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, F&& f) {
+  const int64_t in_row = (width + 1) / 2, strips = (rows + 1) / 2, together = winograd_strips(width),
+                pieces = (in_row + winograd_tiles - 1) / winograd_tiles;
+  for (int64_t s = 0; s < strips; s += together)
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t begin = in_row * piece / pieces, end = in_row * (piece + 1) / pieces;
+      f(s, std::min(s + together, strips), begin, end - begin);
+    }
+}
+
 // All outputs of `rows` rows, as tiles() of grouped-inl.h computes them. A tile at the end of an odd image reads pixels
 // behind the plane; they meet only outputs that are not stored.
 template <class Tag>
 HWY_INLINE void winograd(Tag d, const Tiles<float>& in, int64_t rows, int64_t width) {
   WinogradTiles tiles;
-  const int64_t in_row = (width + 1) / 2, strips = (rows + 1) / 2, together = winograd_strips(width),
-                pieces = (in_row + winograd_tiles - 1) / winograd_tiles;
-  for (int64_t s0 = 0; s0 < strips; s0 += together) {
-    const int64_t s1 = std::min(s0 + together, strips);
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      const int64_t begin = in_row * piece / pieces, count = in_row * (piece + 1) / pieces - begin;
-      const float *x = in.x + 2 * begin * slab_channels, *w = in.w;
-      for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
-        for (int64_t s = s0; s < s1; ++s)
-          winograd_inputs(x + 2 * s * in.pitch, in.pitch, (s - s0) * count, count, tiles);
-        winograd_products_of(d, w, slab > 0, (s1 - s0) * count, tiles,
-                             std::make_integer_sequence<int, winograd_tiles>());
-        w += winograd_positions * slab_channels * hn::MaxLanes(d);
-      }
-      for (int64_t s = s0; s < s1; ++s)
-        for (int64_t t = 0; t < count; ++t)
-          winograd_outputs(d, tiles, (s - s0) * count + t, std::min<int64_t>(rows - 2 * s, 2),
-                           std::min<int64_t>(width - 2 * (begin + t), 2),
-                           in.out + 2 * s * in.out_row + 2 * (begin + t) * slab_channels, in.out_row);
+  each_winograd_piece(rows, width, [&](int64_t s0, int64_t s1, int64_t begin, int64_t count) HWY_ATTR {
+    const float *x = in.x + 2 * begin * slab_channels, *w = in.w;
+    for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
+      for (int64_t s = s0; s < s1; ++s) winograd_inputs(x + 2 * s * in.pitch, in.pitch, (s - s0) * count, count, tiles);
+      winograd_products_of(d, w, slab > 0, (s1 - s0) * count, tiles, std::make_integer_sequence<int, winograd_tiles>());
+      w += winograd_positions * slab_channels * hn::MaxLanes(d);
     }
-  }
+    for (int64_t s = s0; s < s1; ++s)
+      for (int64_t t = 0; t < count; ++t)
+        winograd_outputs(d, tiles, (s - s0) * count + t, std::min<int64_t>(rows - 2 * s, 2),
+                         std::min<int64_t>(width - 2 * (begin + t), 2),
+                         in.out + 2 * s * in.out_row + 2 * (begin + t) * slab_channels, in.out_row);
+  });
+}
+
+// A dy Aᵀ of `count` tiles side by side, two pixels each way, into the products from `first` on.
+HWY_INLINE void winograd_gradients(const float* dy, int64_t pitch, int64_t first, int64_t count, WinogradTiles& tiles) {
+  for (int64_t u = 0; u < slab_channels; u += lanes())
+    for (int64_t t = 0; t < count; ++t) {
+      const float* at = dy + 2 * t * slab_channels + u;
+      const V d00 = hn::LoadU(D(), at), d01 = hn::LoadU(D(), at + slab_channels), d10 = hn::LoadU(D(), at + pitch),
+              d11 = hn::LoadU(D(), at + pitch + slab_channels);
+      const V left[4] = {d00, hn::Add(d00, d10), hn::Sub(d00, d10), hn::Neg(d10)},
+              right[4] = {d01, hn::Add(d01, d11), hn::Sub(d01, d11), hn::Neg(d11)};
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        hn::StoreU(left[r], D(), tiles.products[4 * r][first + t] + u);
+        hn::StoreU(hn::Add(left[r], right[r]), D(), tiles.products[4 * r + 1][first + t] + u);
+        hn::StoreU(hn::Sub(left[r], right[r]), D(), tiles.products[4 * r + 2][first + t] + u);
+        hn::StoreU(hn::Neg(right[r]), D(), tiles.products[4 * r + 3][first + t] + u);
+      }
+    }
+}
+
+// dw[p][o][lanes] += Σ over the tiles of gradient[p][o] · input[p][from … from + lanes); dw is (positions, 16, lanes).
+template <class Tag>
+HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles& tiles, int64_t count, int64_t from, float* dw) {
+  constexpr int T = many_registers ? 16 : 8;
+  for (int p = 0; p < winograd_positions; ++p)
+    for (int o = 0; o < slab_channels; o += T, dw += T * hn::MaxLanes(d)) {
+      hn::Vec<Tag> sum[T];
+#pragma GCC unroll 16
+      for (int i = 0; i < T; ++i) sum[i] = hn::LoadU(d, dw + i * hn::MaxLanes(d));
+      for (int64_t t = 0; t < count; ++t) {
+        const auto values = hn::LoadU(d, tiles.inputs[p][t] + from);
+#pragma GCC unroll 16
+        for (int i = 0; i < T; ++i) sum[i] = hn::MulAdd(hn::Set(d, tiles.products[p][t][o + i]), values, sum[i]);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < T; ++i) hn::StoreU(sum[i], d, dw + i * hn::MaxLanes(d));
+    }
+}
+
+// The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: an even number of
+// an even width. dw is (vectors of inputs, …, positions, 16, lanes), `vector` floats from one vector to the next.
+template <class Tag>
+HWY_INLINE void winograd_weights(Tag d, const float* x, const float* dy, int64_t pitch, int64_t rows, int64_t width,
+                                 float* dw, int64_t vector) {
+  WinogradTiles tiles;
+  each_winograd_piece(rows, width, [&](int64_t s0, int64_t s1, int64_t begin, int64_t count) HWY_ATTR {
+    for (int64_t s = s0; s < s1; ++s) {
+      const int64_t at = 2 * s * pitch + 2 * begin * slab_channels;
+      winograd_inputs(x + at, pitch, (s - s0) * count, count, tiles);
+      winograd_gradients(dy + at, pitch, (s - s0) * count, count, tiles);
+    }
+    for (int64_t from = 0; from < slab_channels; from += hn::MaxLanes(d))
+      winograd_outer(d, tiles, (s1 - s0) * count, from, dw + from / hn::MaxLanes(d) * vector);
+  });
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
