@@ -258,6 +258,7 @@ struct Outers {
   const Cell* dy;
   int64_t dy_pitch;
   int64_t rows, count, kernel;  // pixels (or pairs of them) in a row
+  int64_t row, height;          // of the image: the first row, and all of them
   float* dw;                    // (taps, outputs, lanes)
   int64_t outputs;
 };
@@ -274,11 +275,17 @@ HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u
   for (int k = 0; k < K; ++k)
 #pragma GCC unroll 16
     for (int i = 0; i < T; ++i) sum[k][i] = hn::LoadU(d, dw + (k * t.outputs + i) * lanes);
+  // Rows whose input is a row of the image, and columns alike where they can be told: elsewhere the input is zero.
+  const int64_t border = t.kernel / 2, row_begin = std::max<int64_t>(border - u - t.row, 0),
+                row_end = std::min(t.rows, t.height + border - u - t.row);
+  const bool whole = K > 1 || A::pairs;
+  const int64_t begin = whole ? 0 : std::max<int64_t>(border - v, 0),
+                end = whole ? t.count : std::min(t.count, t.count + border - v);
   const Cell* x[K];
-  for (int k = 0; k < K; ++k) x[k] = t.x[(v + k) & 1] + ((v + k) >> 1) * t.stride + u * t.pitch;
-  for (int64_t row = 0; row < t.rows; ++row) {
-    const Cell* HWY_RESTRICT dy = t.dy + row * t.dy_pitch + o;
-    for (int64_t p = 0; p < t.count; ++p, dy += slab_channels) {
+  for (int k = 0; k < K; ++k) x[k] = t.x[(v + k) & 1] + ((v + k) >> 1) * t.stride + (u + row_begin) * t.pitch;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const Cell* HWY_RESTRICT dy = t.dy + row * t.dy_pitch + begin * slab_channels + o;
+    for (int64_t p = begin; p < end; ++p, dy += slab_channels) {
 #if HWY_TARGET != HWY_SCALAR
       if constexpr (quads) {
         const auto all = A::load(d, dy);

@@ -20,6 +20,7 @@ namespace mgic::cpu {
 
 constexpr int64_t slab_channels = 16;
 constexpr int64_t row_pixels = 16;  // of a row where an image can have any shape
+constexpr int64_t winograd_positions = 16;
 
 struct Grouped {
   int64_t batch, height, width;
@@ -31,6 +32,11 @@ struct Grouped {
   int64_t border() const { return kernel / 2; }
   int64_t taps() const { return kernel * kernel; }
   int64_t pitch() const { return width + 2 * border(); }  // pixels from one row of a plane to the next
+  // Whether f32 goes through Winograd's filtering (winograd-inl.h), forward and to the input; smaller groups do not
+  // fill its vectors.
+  bool winograd() const { return kernel == 3 && inputs % slab_channels == 0 && outputs % slab_channels == 0; }
+  // The same for gradients of weights, where whole tiles cover the image.
+  bool winograd_weights() const { return winograd() && height % 2 == 0 && width % 2 == 0; }
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }

@@ -6,9 +6,9 @@
 
 namespace mgic::cpu {
 
-// (groups, vectors of outputs, slabs of inputs, taps, cells, lanes), zero where there is no such output or input. A
-// cell is an f32 or, with `pairs`, two bf16 for neighbouring inputs. scale: a factor for each output channel; may be
-// null.
+// (groups, vectors of outputs, slabs of inputs, taps or Winograd's positions, cells, lanes), zero where there is no
+// such output or input. A cell is an f32 or, with `pairs`, two bf16 for neighbouring inputs. scale: a factor for each
+// output channel; may be null.
 Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale = nullptr);
 // For gradients of the input: mirrored, and with inputs and outputs exchanged.
 Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w);
@@ -16,7 +16,7 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* 
 // One set of gradients for every part of the items.
 class WeightGradients {
  public:
-  WeightGradients(const Grouped& g, int parts);
+  WeightGradients(const Grouped& g, bool pairs, int parts);
 
   float* part(int i) { return memory_.data() + i * size_; }
   int64_t size() const { return size_; }
@@ -27,7 +27,7 @@ class WeightGradients {
   const float* first_of(int64_t group, int64_t o, int64_t tap, int64_t v) const;
 
   Grouped g_;
-  int64_t quads_, lanes_, vectors_, outputs_, size_;
+  int64_t taps_, quads_, lanes_, vectors_, outputs_, size_;
   int parts_;
   Scratch<float> memory_;
 };

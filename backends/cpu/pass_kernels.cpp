@@ -7,6 +7,7 @@
 // clang-format off
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/grouped-inl.h"
+#include "backends/cpu/winograd-inl.h"
 #include "backends/cpu/pass_kernels.h"
 // clang-format on
 
@@ -191,8 +192,9 @@ HWY_INLINE Unit next_unit(const Grouped& g, int64_t bundle, int64_t item, bool l
 // ---- Computing ----
 
 // Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
-inline int64_t block_rows(const Grouped& g) {
-  const int64_t tile = tile_rows(g.width);
+template <class A>
+int64_t block_rows(const Grouped& g) {
+  const int64_t tile = !A::pairs && g.winograd() ? 2 * winograd_strips(g.width) : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
 }
 
@@ -222,6 +224,7 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t blocks = (g.outputs + lanes - 1) / lanes;
     const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
+    const bool winograd_fits = !A::pairs && g.winograd();
     for (int64_t lane = 0; lane < slab_channels; lane += lanes) {
       const int64_t channel = slab * slab_channels + lane, group = channel / g.outputs, o = channel % g.outputs;
       if (group >= groups) break;
@@ -234,9 +237,15 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           slabs,
           g.kernel,
           cells,
-          weights + block * slabs * g.taps() * cells * lanes,
+          weights + block * slabs * (winograd_fits ? winograd_positions : g.taps()) * cells * lanes,
           out + lane,
           g.width * slab_channels};
+      if constexpr (!A::pairs) {
+        if (winograd_fits) {
+          winograd(d, t, rows, g.width);
+          continue;
+        }
+      }
       tiles<A>(d, t, rows, g.width);
     }
   });
@@ -247,7 +256,7 @@ template <class A, class F>
 HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
                                    int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, float* block,
                                    F&& f) {
-  const int64_t step = block_rows(g);
+  const int64_t step = block_rows<A>(g);
   for (int64_t y = y0; y < y1; y += step) {
     const int64_t rows = std::min(step, y1 - y);
     compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, block);
@@ -332,7 +341,8 @@ int64_t pair_room(const Grouped& g, int64_t plane_rows) {
 // lanes). `room` takes the pairs of pixels where the arithmetic wants them.
 template <class A>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, int64_t bundle, int64_t rows, [[maybe_unused]] typename A::Cell* room, float* dw) {
+                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows,
+                      [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
@@ -372,6 +382,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                                           std::min(step, rows - y),
                                           count,
                                           g.kernel,
+                                          first_row + y,
+                                          g.height,
                                           dw + (bundle * slab_channels + lane) * g.taps() * g.outputs,
                                           g.outputs});
     return;
@@ -379,15 +391,26 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t vectors = (g.inputs + lanes - 1) / lanes;
+    const bool winograd_fits = !A::pairs && g.winograd_weights();
+    const int64_t taps = winograd_fits ? winograd_positions : g.taps();
     for (int64_t group = 0; group < groups; ++group)
       for (int64_t v = 0; v < vectors; ++v)
         for (int64_t o = 0; o < g.outputs; o += slab_channels) {
           const int64_t in = group * g.inputs + v * lanes, out = group * g.outputs + o;
           const int64_t x_at = in / slab_channels * x_plane + in % slab_channels,
                         dy_at = out / slab_channels * dy_plane + out % slab_channels;
+          const int64_t size = taps * std::min(g.outputs, slab_channels) * lanes;
           float* target =
-              dw + (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) *
-                       g.taps() * std::min(g.outputs, slab_channels) * lanes;
+              dw +
+              (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) * size;
+          if constexpr (!A::pairs) {
+            if (winograd_fits) {
+              if (v % (slab_channels / lanes) == 0)
+                winograd_weights(d, x_planes + x_at, dy + dy_at, row_cells, rows, g.width, target,
+                                 Grouped::slabs(g.outputs) * size);
+              continue;
+            }
+          }
           for (int64_t y = 0; y < rows; y += step) {
             const Outers<Cell> t{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
                                  stride,
@@ -397,6 +420,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                                  std::min(step, rows - y),
                                  count,
                                  g.kernel,
+                                 first_row + y,
+                                 g.height,
                                  target,
                                  std::min(g.outputs - o, slab_channels)};
             outers<A>(d, t);
@@ -431,7 +456,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
       if (call.dw) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        backward_weights<A>(g, x_planes, planes, plane, b, y1 - y0, pairs, dw);
+        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {

@@ -11,12 +11,13 @@ namespace mgic::cpu {
 namespace {
 
 // Bands whose planes, `slabs` of them, stay in a thread's own cache; the first cache where there are no halos to pay
-// for. At least one for every thread.
+// for. At least one for every thread. An even number of rows, for Winograd's tiles.
 Bands bands_of(const Grouped& g, int64_t slabs) {
   const int64_t bytes = g.kernel == 1 ? 24 * 1024 : 384 * 1024;
   const int64_t fit = bytes / (slabs * g.pitch() * slab_channels * static_cast<int64_t>(sizeof(float)));
   const int64_t per_image = (threads() + g.batch - 1) / g.batch, most = (g.height + per_image - 1) / per_image;
-  return {g.batch, g.height, std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most)};
+  const int64_t rows = std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most);
+  return {g.batch, g.height, rows + rows % 2};
 }
 
 // In cells; planes of pairs take half as many, and leave room.
@@ -82,7 +83,7 @@ void run(const BackwardCall<T>& call) {
   const int parts = chunks_of(bands.items());
   const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
-  WeightGradients dw(g, call.dw ? parts : 0);
+  WeightGradients dw(g, kernels.pairs, call.dw ? parts : 0);
   Scratch<float> scratch(threads() * room);
   Scratch<double> partial(parts * 2 * stride);
   parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
