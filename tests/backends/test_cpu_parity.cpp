@@ -33,7 +33,8 @@ const std::vector<Conv> convolutions = {
     {2, 6, 34, 48, 48, 3, {1, 1, 1, 3}},    // several pieces a row,
     {1, 13, 18, 32, 64, 3, {1, 1, 1, 2}},   // more outputs than inputs, odd,
     {2, 8, 10, 64, 32, 3, {1, 1, 1, 2}},    // two slabs of inputs a group,
-    {1, 2, 1, 16, 32, 3, {1, 1, 1, 1}},     // less than a tile
+    {1, 2, 1, 16, 32, 3, {1, 1, 1, 1}},     // less than a tile,
+    {2, 10, 12, 64, 64, 3, {1, 1, 1, 1}},   // dense
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise
     {1, 9, 9, 16, 16, 5, {2, 2, 1, 16}},    // depthwise, a stride that does not divide
