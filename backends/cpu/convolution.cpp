@@ -3,9 +3,10 @@
 //   x (N, H, W, I), w (O, kH, kW, I/groups), y (N, H', W', O)
 //
 // Four kernels share the work, by a rule that looks at shapes alone:
-// - grouped.h takes what MGIC's levels are made of: 3×3 and 1×1 with few channels a group.
+// - pointwise.h takes 1×1 convolutions of stride 1 with few channels a group, in f32: alone, without the normalisations
+//   that a chain fuses, they need no planes.
+// - grouped.h takes the others that MGIC's levels are made of, and narrow dense 3×3 ones.
 // - spread.h takes one input a group: depthwise convolutions, and transitions whose groups are gcd(in, out).
-// - pointwise.h takes the 1×1 convolutions of stride 1 with few channels a group that are left.
 // - oneDNN does the rest, with activations as they are and weights reordered to its own choice on every call. Without
 //   that reorder, which costs some microseconds, it falls back to its reference kernels.
 #include <string>

@@ -1,6 +1,7 @@
 #include "backends/cpu/grouped.h"
 
 namespace mgic::cpu {
+
 int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs) {
   int64_t merged = 1;
   while (groups > 1 && merged * std::min(inputs, outputs) < 4) merged *= 2;
