@@ -369,23 +369,27 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
     dy = dy_pairs;
   }
 #endif
-  // Blocks of rows whose planes and gradient stay in the first cache.
-  const int64_t step = std::max<int64_t>(64 / g.width, 1);
+  // f(outers) for blocks of rows whose planes and gradient stay in the first cache.
+  const auto each_block = [&](int64_t x_at, int64_t dy_at, float* target, int64_t outputs, auto&& f) HWY_ATTR {
+    const int64_t step = std::max<int64_t>(64 / g.width, 1);
+    for (int64_t y = 0; y < rows; y += step)
+      f(Outers<Cell>{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
+                     stride,
+                     row_cells,
+                     dy + dy_at + y * row_cells,
+                     row_cells,
+                     std::min(step, rows - y),
+                     count,
+                     g.kernel,
+                     first_row + y,
+                     g.height,
+                     target,
+                     outputs});
+  };
   if (quad_lanes(g) > 0) {
     for (int64_t lane = 0; lane < slab_channels; lane += lanes())
-      for (int64_t y = 0; y < rows; y += step)
-        outers<A, true>(D(), Outers<Cell>{{x_even + lane + y * row_cells, x_odd + lane + y * row_cells},
-                                          stride,
-                                          row_cells,
-                                          dy + lane + y * row_cells,
-                                          row_cells,
-                                          std::min(step, rows - y),
-                                          count,
-                                          g.kernel,
-                                          first_row + y,
-                                          g.height,
-                                          dw + (bundle * slab_channels + lane) * g.taps() * g.outputs,
-                                          g.outputs});
+      each_block(lane, lane, dw + (bundle * slab_channels + lane) * g.taps() * g.outputs, g.outputs,
+                 [](const Outers<Cell>& t) HWY_ATTR { outers<A, true>(D(), t); });
     return;
   }
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
@@ -411,21 +415,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
               continue;
             }
           }
-          for (int64_t y = 0; y < rows; y += step) {
-            const Outers<Cell> t{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
-                                 stride,
-                                 row_cells,
-                                 dy + dy_at + y * row_cells,
-                                 row_cells,
-                                 std::min(step, rows - y),
-                                 count,
-                                 g.kernel,
-                                 first_row + y,
-                                 g.height,
-                                 target,
-                                 std::min(g.outputs - o, slab_channels)};
-            outers<A>(d, t);
-          }
+          each_block(x_at, dy_at, target, std::min(g.outputs - o, slab_channels),
+                     [&](const Outers<Cell>& t) HWY_ATTR { outers<A>(d, t); });
         }
   });
 }
