@@ -35,8 +35,9 @@ class Task:
     config: str
     block: str    # where the block stands
     dense: str    # the dense block's type
-    measure: str  # in metrics.jsonl
-    unit: str     # in words
+    coarsest: int  # coarsest_width of the file
+    measure: str   # in metrics.jsonl
+    unit: str      # in words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +45,18 @@ class Variant:
     title: str
     seeds: tuple
     block: dict  # keys of the block that differ from the file's; a "type" replaces it
+    halved: bool = False  # the coarsest width too
 
 
 TASKS = {
-    "classification": Task("configs/results_classification.json", "model.block", "basic", "accuracy", "test accuracy"),
-    "segmentation": Task("configs/results_segmentation.json", "model.backbone.block", "basic", "miou", "test mIoU"),
-    "points": Task("configs/results_points.json", "model.block", "conv", "accuracy", "test accuracy"),
+    "classification": Task("configs/results_classification.json", "model.block", "basic", 16, "accuracy", "test accuracy"),
+    "segmentation": Task("configs/results_segmentation.json", "model.backbone.block", "basic", 16, "miou", "test mIoU"),
+    "points": Task("configs/results_points.json", "model.block", "conv", 64, "accuracy", "test accuracy"),
 }
 VARIANTS = {
     "dense": Variant("dense", (1, 2, 3), {"type": None}),
     "mgic16": Variant("MGIC, s_g = 16", (1, 2, 3), {}),
-    "mgic8": Variant("MGIC, s_g = 8", (1,), {"group_size": 8, "coarsest_width": 8}),
+    "mgic8": Variant("MGIC, s_g = 8", (1,), {"group_size": 8}, halved=True),
     "grouped16": Variant("grouped alone, s_g = 16", (1, 2, 3), {"levels": 1}),
 }
 
@@ -62,7 +64,8 @@ VARIANTS = {
 def overrides(task, variant):
     if "type" in variant.block:
         return [f'{task.block}={json.dumps({"type": task.dense})}']
-    return [f"{task.block}.{key}={value}" for key, value in variant.block.items()]
+    block = variant.block | ({"coarsest_width": task.coarsest // 2} if variant.halved else {})
+    return [f"{task.block}.{key}={value}" for key, value in block.items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +225,7 @@ class Row:
     variant: str
     parameters: int
     macs: int
-    epoch_seconds: float  # median over the epochs of the first seed's training
+    epoch_seconds: float  # of training, without evaluation: the fastest of all epochs of all seeds
     longest: float        # whole run
     others: float         # share of the machine that others took, in the first seed's run; NaN where unknown
     scores: list
@@ -249,7 +252,7 @@ def rows_of(task, runs):
             continue
         notes = [r.note() for r in done]
         others = notes[0]["others"]
-        rows[name] = Row(name, *cost(done[0]), statistics.median(line["seconds"] for line in done[0].metrics("train")),
+        rows[name] = Row(name, *cost(done[0]), min(line["seconds"] for r in done for line in r.metrics("train")),
                          max(n["seconds"] for n in notes), math.nan if others is None else others,
                          [r.score() for r in done])
     return rows
