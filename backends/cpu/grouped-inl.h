@@ -29,8 +29,19 @@ struct F32 {
   static constexpr int64_t pixel = slab_channels;  // cells
   static int64_t cells(int64_t channels) { return channels; }
   static HWY_INLINE hn::Vec<Half> round(V v) { return narrow(v); }
-  // Vector u of a pixel's slab goes into the plane.
+  // Vector u of a pixel's slab goes into the plane, or comes from there.
   static HWY_INLINE void put(V v, Cell* p, int u) { hn::StoreU(v, D(), p + u * lanes()); }
+  static HWY_INLINE V get(const Cell* p, int u) { return hn::LoadU(D(), p + u * lanes()); }
+  // Vector u of two neighbouring pixels; and of summands t and t + 1, t even, of a product of `count` that takes so
+  // many steps.
+  static HWY_INLINE void put_two(V v0, V v1, Cell* p, int u) {
+    put(v0, p, u);
+    put(v1, p + pixel, u);
+  }
+  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int u) {
+    put_two(v0, v1, p + t * slab_channels, u);
+  }
+  static int64_t steps(int64_t count) { return count; }
   template <class Tag>
   static HWY_INLINE auto load(Tag d, const Cell* p) {
     return hn::LoadU(d, p);
@@ -56,6 +67,7 @@ struct F32 {
 #define MGIC_HAS_BF16_DOT 1
 struct Bf16 {
   using Cell = uint32_t;
+  using U = hn::ScalableTag<uint32_t>;
   static constexpr bool pairs = true;
   static constexpr int64_t pixel = slab_channels / 2;
   static int64_t cells(int64_t channels) { return (channels + 1) / 2; }
@@ -67,6 +79,25 @@ struct Bf16 {
   static HWY_INLINE void put(V v, Cell* p, int u) {
     hn::StoreU(round(v), Half(), reinterpret_cast<uint16_t*>(p) + u * lanes());
   }
+  static HWY_INLINE V get(const Cell* p, int u) {
+    return widen(hn::LoadU(Half(), reinterpret_cast<const uint16_t*>(p) + u * lanes()));
+  }
+  static HWY_INLINE hn::Vec<U> round_two(V v0, V v1) {
+    hn::Vec<U> both;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both.raw) : "v"(v0.raw), "v"(v1.raw));
+    return both;
+  }
+  static HWY_INLINE void put_two(V v0, V v1, Cell* p, int) { hn::StoreU(round_two(v0, v1), U(), p); }
+  // Two summands share a cell.
+  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int) {
+    alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const hn::Vec<U> places = hn::Load(U(), reinterpret_cast<const uint32_t*>(order)), both = round_two(v0, v1);
+    hn::Vec<U> pairs;  // Highway 1.0.3 permutes lanes of 32 bits and more
+    asm("vpermw %1, %2, %0" : "=v"(pairs.raw) : "v"(both.raw), "v"(places.raw));
+    hn::StoreU(pairs, U(), p + t / 2 * slab_channels);
+  }
+  static int64_t steps(int64_t count) { return count / 2; }
   template <class Tag>
   static HWY_INLINE auto load(Tag d, const Cell* p) {
     return hn::LoadU(hn::RebindToUnsigned<Tag>(), p);
@@ -82,7 +113,6 @@ struct Bf16 {
       asm("vdpbf16ps %2%{1to4%}, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "m"(*x));
     return sum;
   }
-  using U = hn::ScalableTag<uint32_t>;
   static HWY_INLINE V step(D, V sum, hn::Vec<U> w, hn::Vec<U> x) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
     return sum;
@@ -158,6 +188,31 @@ struct Tiles {
   int64_t out_row;
 };
 
+// each(step) with step(sum, pixel): all cells of several groups of four channels, whose weights (cells, lanes) are
+// loaded once for all sums.
+template <class A, class Tag, class F>
+HWY_INLINE void quad_steps([[maybe_unused]] Tag d, [[maybe_unused]] const typename A::Cell* w,
+                           [[maybe_unused]] F&& each) {
+#if HWY_TARGET != HWY_SCALAR
+  constexpr int64_t lanes = hn::MaxLanes(d);
+  const auto w0 = A::load(d, w), w1 = A::load(d, w + lanes);
+  if constexpr (A::pairs) {
+    each([&](hn::Vec<Tag>& sum, auto pixel) HWY_ATTR {
+      sum = A::step(d, sum, w0, A::template in_quads<0>(pixel));
+      sum = A::step(d, sum, w1, A::template in_quads<1>(pixel));
+    });
+  } else {
+    const auto w2 = A::load(d, w + 2 * lanes), w3 = A::load(d, w + 3 * lanes);
+    each([&](hn::Vec<Tag>& sum, auto pixel) HWY_ATTR {
+      sum = A::step(d, sum, w0, A::template in_quads<0>(pixel));
+      sum = A::step(d, sum, w1, A::template in_quads<1>(pixel));
+      sum = A::step(d, sum, w2, A::template in_quads<2>(pixel));
+      sum = A::step(d, sum, w3, A::template in_quads<3>(pixel));
+    });
+  }
+#endif
+}
+
 // R × Q outputs, side by side so that many sums hide the latency of one, and a vector of weights serves them all. A
 // vector is of one group, or of several groups of four channels.
 template <class A, int R, int Q, bool quads, class Tag>
@@ -177,29 +232,13 @@ HWY_NOINLINE void tile(Tag d, const Tiles<typename A::Cell>& t, int64_t y, int64
         const Cell* HWY_RESTRICT x = slab + u * pitch + v * A::pixel;
 #if HWY_TARGET != HWY_SCALAR
         if constexpr (quads) {
-          constexpr int64_t lanes = hn::MaxLanes(d);
-          const auto w0 = A::load(d, w), w1 = A::load(d, w + lanes);
-          const auto each = [&](auto&& f) HWY_ATTR {
+          quad_steps<A>(d, w, [&](auto&& step) HWY_ATTR {
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-              for (int q = 0; q < Q; ++q) f(sum[r][q], A::quads(x + r * pitch + q * A::pixel));
-          };
-          if constexpr (A::pairs) {
-            each([&](hn::Vec<Tag>& s, auto pixel) HWY_ATTR {
-              s = A::step(d, s, w0, A::template in_quads<0>(pixel));
-              s = A::step(d, s, w1, A::template in_quads<1>(pixel));
-            });
-          } else {
-            const auto w2 = A::load(d, w + 2 * lanes), w3 = A::load(d, w + 3 * lanes);
-            each([&](hn::Vec<Tag>& s, auto pixel) HWY_ATTR {
-              s = A::step(d, s, w0, A::template in_quads<0>(pixel));
-              s = A::step(d, s, w1, A::template in_quads<1>(pixel));
-              s = A::step(d, s, w2, A::template in_quads<2>(pixel));
-              s = A::step(d, s, w3, A::template in_quads<3>(pixel));
-            });
-          }
-          w += cells * lanes;
+              for (int q = 0; q < Q; ++q) step(sum[r][q], A::quads(x + r * pitch + q * A::pixel));
+          });
+          w += cells * hn::MaxLanes(d);
           continue;
         }
 #endif
@@ -263,6 +302,18 @@ struct Outers {
   int64_t outputs;
 };
 
+// sum[o] += values · dy[o], each group's own o of four.
+template <class A, class Tag, class Values>
+HWY_INLINE void quad_outer([[maybe_unused]] Tag d, [[maybe_unused]] hn::Vec<Tag>* sum, [[maybe_unused]] Values values,
+                           [[maybe_unused]] Values dy) {
+#if HWY_TARGET != HWY_SCALAR
+  sum[0] = A::step(d, sum[0], values, hn::Broadcast<0>(dy));
+  sum[1] = A::step(d, sum[1], values, hn::Broadcast<1>(dy));
+  sum[2] = A::step(d, sum[2], values, hn::Broadcast<2>(dy));
+  sum[3] = A::step(d, sum[3], values, hn::Broadcast<3>(dy));
+#endif
+}
+
 // K columns of the kernel, T outputs: dw[u, v … v + K, o … o + T, lanes] += Σ dy[o] x[lanes]. With quads, the lanes are
 // of several groups of four inputs, and dy[o] is each group's own.
 template <class A, int K, int T, bool quads, class Tag>
@@ -286,22 +337,12 @@ HWY_NOINLINE void outer_tile(Tag d, const Outers<typename A::Cell>& t, int64_t u
   for (int64_t row = row_begin; row < row_end; ++row) {
     const Cell* HWY_RESTRICT dy = t.dy + row * t.dy_pitch + begin * slab_channels + o;
     for (int64_t p = begin; p < end; ++p, dy += slab_channels) {
-#if HWY_TARGET != HWY_SCALAR
       if constexpr (quads) {
         const auto all = A::load(d, dy);
-        const auto d0 = hn::Broadcast<0>(all), d1 = hn::Broadcast<1>(all), d2 = hn::Broadcast<2>(all),
-                   d3 = hn::Broadcast<3>(all);
 #pragma GCC unroll 16
-        for (int k = 0; k < K; ++k) {
-          const auto values = A::load(d, x[k] + p * slab_channels);
-          sum[k][0] = A::step(d, sum[k][0], values, d0);
-          sum[k][1] = A::step(d, sum[k][1], values, d1);
-          sum[k][2] = A::step(d, sum[k][2], values, d2);
-          sum[k][3] = A::step(d, sum[k][3], values, d3);
-        }
+        for (int k = 0; k < K; ++k) quad_outer<A>(d, sum[k], A::load(d, x[k] + p * slab_channels), all);
         continue;
       }
-#endif
 #pragma GCC unroll 16
       for (int k = 0; k < K; ++k) {
         const auto values = A::load(d, x[k] + p * slab_channels);

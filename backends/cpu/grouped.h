@@ -32,9 +32,11 @@ struct Grouped {
   int64_t border() const { return kernel / 2; }
   int64_t taps() const { return kernel * kernel; }
   int64_t pitch() const { return width + 2 * border(); }  // pixels from one row of a plane to the next
-  // Whether f32 goes through Winograd's filtering (winograd-inl.h), forward and to the input; smaller groups do not
-  // fill its vectors.
-  bool winograd() const { return kernel == 3 && inputs % slab_channels == 0 && outputs % slab_channels == 0; }
+  // Whether the convolution goes through Winograd's filtering (winograd-inl.h), forward and to the input.
+  bool winograd() const {
+    const bool whole_slabs = inputs % slab_channels == 0 && outputs % slab_channels == 0;
+    return kernel == 3 && (whole_slabs || (inputs == outputs && (inputs == 4 || inputs == 8)));
+  }
   // The same for gradients of weights, where whole tiles cover the image.
   bool winograd_weights() const { return winograd() && height % 2 == 0 && width % 2 == 0; }
   int64_t in_channels() const { return groups * inputs; }

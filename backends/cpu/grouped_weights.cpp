@@ -16,7 +16,7 @@ class Packing {
   Packing(const Grouped& g, bool pairs)
       : g_(g),
         step_(pairs ? 2 : 1),
-        taps_(!pairs && g.winograd() ? winograd_positions : g.taps()),
+        taps_(g.winograd() ? winograd_positions : g.taps()),
         quads_(quad_lanes(g)),
         lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
         blocks_((g.outputs + lanes_ - 1) / lanes_),
@@ -133,9 +133,9 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* 
   return packed_weights(g, pairs, true, w, nullptr);
 }
 
-WeightGradients::WeightGradients(const Grouped& g, bool pairs, int parts)
+WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),
-      taps_(!pairs && g.winograd_weights() ? winograd_positions : g.taps()),
+      taps_(g.winograd_weights() ? winograd_positions : g.taps()),
       quads_(quad_lanes(g)),
       lanes_(quads_ > 0 ? 4 : lanes_of(g.inputs)),
       vectors_((g.inputs + lanes_ - 1) / lanes_),

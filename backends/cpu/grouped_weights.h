@@ -16,7 +16,7 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* 
 // One set of gradients for every part of the items.
 class WeightGradients {
  public:
-  WeightGradients(const Grouped& g, bool pairs, int parts);
+  WeightGradients(const Grouped& g, int parts);
 
   float* part(int i) { return memory_.data() + i * size_; }
   int64_t size() const { return size_; }

@@ -194,8 +194,15 @@ HWY_INLINE Unit next_unit(const Grouped& g, int64_t bundle, int64_t item, bool l
 // Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
 template <class A>
 int64_t block_rows(const Grouped& g) {
-  const int64_t tile = !A::pairs && g.winograd() ? 2 * winograd_strips(g.width) : tile_rows(g.width);
+  const int64_t tile = g.winograd() ? 2 * winograd_strips(g.width, winograd_tiles) : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
+}
+
+// f(tag, quads) with the vectors that hold n results of a group, or of several groups of four.
+template <class F>
+HWY_INLINE void with_vectors(const Grouped& g, int64_t n, F&& f) {
+  if (quad_lanes(g) > 0) return f(D(), std::true_type());
+  with_result_lanes(n, [&](auto d) HWY_ATTR { f(d, std::false_type()); });
 }
 
 // Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16). The planes begin at row `top` − border.
@@ -204,50 +211,31 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
                   const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
-  if (quad_lanes(g) > 0) {
-    const int64_t cells = A::cells(g.inputs);
-    for (int64_t lane = 0; lane < slab_channels; lane += lanes()) {
-      const Tiles<typename A::Cell> t{planes + (y - top) * row_cells + A::cells(lane),
-                                      plane,
-                                      row_cells,
-                                      1,
-                                      g.kernel,
-                                      cells,
-                                      weights + (bundle * slab_channels + lane) * g.taps() * cells,
-                                      out + lane,
-                                      g.width * slab_channels};
-      tiles<A, true>(D(), t, rows, g.width);
-    }
-    return;
-  }
-  with_result_lanes(g.outputs, [&](auto d) HWY_ATTR {
+  const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
+  const int64_t taps = g.winograd() ? winograd_positions : g.taps();
+  with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
-    const int64_t blocks = (g.outputs + lanes - 1) / lanes;
-    const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
-    const bool winograd_fits = !A::pairs && g.winograd();
-    for (int64_t lane = 0; lane < slab_channels; lane += lanes) {
-      const int64_t channel = slab * slab_channels + lane, group = channel / g.outputs, o = channel % g.outputs;
-      if (group >= groups) break;
-      const int64_t in = group * g.inputs;
-      const int64_t block = (bundle * g.bundle() + group) * blocks + o / lanes;
-      const Tiles<typename A::Cell> t{
+    const int64_t first = slab * slab_channels, own = std::min(groups * g.outputs - first, slab_channels);
+    const int64_t blocks = quads ? slab_channels / lanes : (own + lanes - 1) / lanes;
+    const int64_t blocks_of_group = (g.outputs + lanes - 1) / lanes;
+    const auto tiles_from = [&](int64_t lane) HWY_ATTR {
+      const int64_t channel = first + lane, group = channel / g.outputs;
+      const int64_t in = quads ? channel : group * g.inputs;
+      const int64_t block = quads ? (bundle * slab_channels + channel) / lanes
+                                  : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
+      return Tiles<typename A::Cell>{
           planes + in / slab_channels * plane + (y - top) * row_cells + A::cells(in % slab_channels),
           plane,
           row_cells,
           slabs,
           g.kernel,
           cells,
-          weights + block * slabs * (winograd_fits ? winograd_positions : g.taps()) * cells * lanes,
+          weights + block * slabs * taps * cells * lanes,
           out + lane,
           g.width * slab_channels};
-      if constexpr (!A::pairs) {
-        if (winograd_fits) {
-          winograd(d, t, rows, g.width);
-          continue;
-        }
-      }
-      tiles<A>(d, t, rows, g.width);
-    }
+    };
+    if (g.winograd()) return winograd<A, quads.value>(d, tiles_from(0), blocks, rows, g.width);
+    for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
   });
 }
 
@@ -345,6 +333,25 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                       [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
+  if (g.winograd_weights()) {
+    const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
+    return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
+      constexpr int64_t lanes = hn::MaxLanes(d);
+      const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
+                    vector = winograd_positions * own * lanes;
+      // Slabs of inputs, and those of outputs that they are coupled with.
+      for (int64_t in = 0; in < groups * g.inputs; in += slab_channels)
+        for (int64_t o = 0; o < out_slabs; ++o) {
+          const int64_t out = in / g.inputs * g.outputs + o * slab_channels;
+          const int64_t blocks =
+              quads ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
+          winograd_weights<A, quads.value>(
+              d, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, g.pitch() * A::pixel, rows,
+              g.width, blocks, own, dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector,
+              out_slabs * vector);
+        }
+    });
+  }
   // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
   const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = dy_planes + border * (g.pitch() + 1) * A::pixel;
   int64_t x_plane = plane, dy_plane = plane, row_cells = g.pitch() * A::pixel, stride = 2 * A::pixel, count = g.width;
@@ -395,28 +402,17 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t vectors = (g.inputs + lanes - 1) / lanes;
-    const bool winograd_fits = !A::pairs && g.winograd_weights();
-    const int64_t taps = winograd_fits ? winograd_positions : g.taps();
     for (int64_t group = 0; group < groups; ++group)
       for (int64_t v = 0; v < vectors; ++v)
         for (int64_t o = 0; o < g.outputs; o += slab_channels) {
           const int64_t in = group * g.inputs + v * lanes, out = group * g.outputs + o;
-          const int64_t x_at = in / slab_channels * x_plane + in % slab_channels,
-                        dy_at = out / slab_channels * dy_plane + out % slab_channels;
-          const int64_t size = taps * std::min(g.outputs, slab_channels) * lanes;
+          const int64_t size = g.taps() * std::min(g.outputs, slab_channels) * lanes;
           float* target =
               dw +
               (((bundle * g.bundle() + group) * vectors + v) * Grouped::slabs(g.outputs) + o / slab_channels) * size;
-          if constexpr (!A::pairs) {
-            if (winograd_fits) {
-              if (v % (slab_channels / lanes) == 0)
-                winograd_weights(d, x_planes + x_at, dy + dy_at, row_cells, rows, g.width, target,
-                                 Grouped::slabs(g.outputs) * size);
-              continue;
-            }
-          }
-          each_block(x_at, dy_at, target, std::min(g.outputs - o, slab_channels),
-                     [&](const Outers<Cell>& t) HWY_ATTR { outers<A>(d, t); });
+          each_block(in / slab_channels * x_plane + in % slab_channels,
+                     out / slab_channels * dy_plane + out % slab_channels, target,
+                     std::min(g.outputs - o, slab_channels), [&](const Outers<Cell>& t) HWY_ATTR { outers<A>(d, t); });
         }
   });
 }

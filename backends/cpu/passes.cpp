@@ -83,7 +83,7 @@ void run(const BackwardCall<T>& call) {
   const int parts = chunks_of(bands.items());
   const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
-  WeightGradients dw(g, kernels.pairs, call.dw ? parts : 0);
+  WeightGradients dw(g, call.dw ? parts : 0);
   Scratch<float> scratch(threads() * room);
   Scratch<double> partial(parts * 2 * stride);
   parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
