@@ -50,36 +50,33 @@ class Packing {
   int64_t step_, taps_, quads_, lanes_, blocks_, cells_, tap_, block_;
 };
 
-// G w Gᵀ: w is (3, 3, n), out (4, 4, n).
-void winograd_weights(const float* w, int64_t n, float* out) {
-  const auto transform = [](const float* g, int64_t from, float* t, int64_t to) {
-    const float ends = g[0] + g[2 * from];
-    t[0] = g[0];
-    t[to] = 0.5f * (ends + g[from]);
-    t[2 * to] = 0.5f * (ends - g[from]);
-    t[3 * to] = g[2 * from];
+// G w Gᵀ: w is (3, 3, n), out (4, 4, n), rows room for (4, 3, n). Loops over n lie innermost, for the vectors.
+void winograd_weights(const float* w, int64_t n, float* rows, float* out) {
+  const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float ends = g[i] + g[2 * from + i], middle = g[from + i];
+      t[i] = g[i];
+      t[to + i] = 0.5f * (ends + middle);
+      t[2 * to + i] = 0.5f * (ends - middle);
+      t[3 * to + i] = g[2 * from + i];
+    }
   };
-  for (int64_t i = 0; i < n; ++i) {
-    float rows[4][3];
-    for (int64_t v = 0; v < 3; ++v) transform(w + v * n + i, 3 * n, &rows[0][v], 3);
-    for (int64_t u = 0; u < 4; ++u) transform(rows[u], 1, out + 4 * u * n + i, n);
-  }
+  for (int64_t v = 0; v < 3; ++v) transform(w + v * n, 3 * n, rows + v * n, 3 * n);
+  for (int64_t u = 0; u < 4; ++u) transform(rows + 3 * u * n, n, out + 4 * u * n, n);
 }
 
-// Gᵀ m G in place: m is (4, 4, n), what is left (3, 3, n).
-void winograd_taps(float* m, int64_t n) {
-  const auto transform = [](const float* g, int64_t from, float* t, int64_t to) {
-    const float sum = 0.5f * (g[from] + g[2 * from]), difference = 0.5f * (g[from] - g[2 * from]);
-    t[0] = g[0] + sum;
-    t[to] = difference;
-    t[2 * to] = sum + g[3 * from];
+// Gᵀ m G: m is (4, 4, n), rows room for (3, 4, n), out (3, 3, n).
+void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
+  const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float sum = 0.5f * (g[from + i] + g[2 * from + i]), difference = 0.5f * (g[from + i] - g[2 * from + i]);
+      t[i] = g[i] + sum;
+      t[to + i] = difference;
+      t[2 * to + i] = sum + g[3 * from + i];
+    }
   };
-  for (int64_t i = 0; i < n; ++i) {
-    float rows[3][4], taps[3][3];
-    for (int64_t v = 0; v < 4; ++v) transform(m + v * n + i, 4 * n, &rows[0][v], 4);
-    for (int64_t u = 0; u < 3; ++u) transform(rows[u], 1, taps[u], 1);
-    for (int64_t k = 0; k < 9; ++k) m[k * n + i] = taps[k / 3][k % 3];
-  }
+  for (int64_t v = 0; v < 4; ++v) transform(m + v * n, 4 * n, rows + v * n, 4 * n);
+  for (int64_t u = 0; u < 3; ++u) transform(rows + 4 * u * n, n, out + 3 * u * n, n);
 }
 
 // Every weight of the convolution goes to its place; they are read in the order of memory.
@@ -89,7 +86,7 @@ void pack(const Grouped& g, const Packing& packing, bool transposed, const float
   const bool winograd = taps != g.taps();
   parallel_ranges(g.groups, 2 * g.outputs * taps * g.inputs, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> inputs(static_cast<size_t>(g.inputs));
-    std::vector<float> positions(static_cast<size_t>(winograd ? taps * own_inputs : 0));
+    std::vector<float> positions(static_cast<size_t>(winograd ? taps * own_inputs : 0)), rows(positions.size());
     for (int64_t i = 0; i < g.inputs; ++i)
       inputs[static_cast<size_t>(i)] = transposed ? packing.output(i) : packing.input(i);
     for (int64_t group = begin; group < end; ++group)
@@ -99,7 +96,7 @@ void pack(const Grouped& g, const Packing& packing, bool transposed, const float
         const float factor = scale == nullptr ? 1.0f : scale[channel];
         const float* weights = w + channel * g.taps() * own_inputs;
         if (winograd) {
-          winograd_weights(weights, own_inputs, positions.data());
+          winograd_weights(weights, own_inputs, rows.data(), positions.data());
           weights = positions.data();
         }
         for (int64_t tap = 0; tap < taps; ++tap) {
@@ -159,7 +156,9 @@ void WeightGradients::write(Sink sink) {
   const bool accumulate = accumulates(sink);
   const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
   parallel_ranges(g_.groups, 4 * g_.outputs * taps_ * g_.inputs, [&](int64_t begin, int64_t end) {
-    std::vector<float> sums(static_cast<size_t>(taps_ * own_inputs));
+    const bool winograd = taps_ != taps;
+    std::vector<float> sums(static_cast<size_t>(taps_ * own_inputs)), rows(winograd ? sums.size() : 0),
+        summed_taps(rows.size());
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
       for (int64_t tap = 0; tap < taps_; ++tap)
@@ -167,17 +166,15 @@ void WeightGradients::write(Sink sink) {
           const float* from = first_of(group, o, tap, v) + i - v * lanes_;
           float* to = sums.data() + tap * own_inputs + i - first;
           const int64_t n = std::min((v + 1) * lanes_, first + own_inputs) - i;
-          for (int64_t l = 0; l < n; ++l) {
-            float sum = 0;
-            for (int part = 0; part < parts_; ++part) sum += from[part * size_ + l];
-            to[l] = sum;
-          }
+          std::copy_n(from, n, to);
+          for (int part = 1; part < parts_; ++part)
+            for (int64_t l = 0; l < n; ++l) to[l] += from[part * size_ + l];
           i += n;
         }
-      if (taps_ != taps) winograd_taps(sums.data(), own_inputs);
+      if (winograd) winograd_taps(sums.data(), own_inputs, rows.data(), summed_taps.data());
+      const float* result = winograd ? summed_taps.data() : sums.data();
       float* to = dw + channel * taps * own_inputs;
-      for (int64_t k = 0; k < taps * own_inputs; ++k)
-        to[k] = accumulate ? to[k] + sums[static_cast<size_t>(k)] : sums[static_cast<size_t>(k)];
+      for (int64_t k = 0; k < taps * own_inputs; ++k) to[k] = accumulate ? to[k] + result[k] : result[k];
     }
   });
 }
