@@ -46,6 +46,7 @@ debian() {
   done
   command -v ccache >/dev/null || wanted+=(ccache)
   [ -n "$(fashion_mnist_folder)" ] || wanted+=(dataset-fashion-mnist)
+  installed libhdf5-dev || wanted+=(libhdf5-dev)
 
   if [ ${#missing[@]} -gt 0 ] || [ ${#wanted[@]} -gt 0 ]; then
     say "to be installed: ${missing[*]} ${wanted[*]}"
@@ -65,6 +66,8 @@ debian() {
       if [ "$package" = dataset-fashion-mnist ]; then
         say "warning: apt has no dataset-fashion-mnist. Put the four files of Fashion-MNIST into a folder and name it" \
           "in MGIC_DATA, or use the built-in data set \"shapes\", which needs no files."
+      elif [ "$package" = libhdf5-dev ]; then
+        say "note: going on without $package; the HDF5 files of ModelNet cannot be read then"
       else
         say "note: going on without $package, which only makes repeated builds faster"
       fi
