@@ -55,6 +55,14 @@ struct Slab {
   int64_t valid() const { return std::min(slab_channels, channels - first); }
 };
 
+// Zeros at both ends of a row of a plane.
+template <class A>
+HWY_INLINE void clear_borders(const Grouped& g, typename A::Cell* row) {
+  const int64_t cells = g.border() * A::pixel;
+  std::fill_n(row, cells, typename A::Cell{});
+  std::fill_n(row + g.pitch() * A::pixel - cells, cells, typename A::Cell{});
+}
+
 // plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n, zeros outside of the image.
 template <class A, class F>
 HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t y1, F&& value,
@@ -67,8 +75,7 @@ HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t
         std::fill_n(plane, row_cells, Cell{});
         continue;
       }
-      std::fill_n(plane, border * A::pixel, Cell{});
-      std::fill_n(plane + row_cells - border * A::pixel, border * A::pixel, Cell{});
+      clear_borders<A>(g, plane);
       int64_t at = (n * g.height + y) * g.width * slab.channels + slab.first;
       Cell* out = plane + border * A::pixel;
       for (int64_t x = 0; x < g.width; ++x, at += slab.channels, out += A::pixel)
@@ -549,7 +556,14 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
           const Slab slab{g.out_channels(), b * g.bundle() * g.outputs + s * slab_channels};
           if (slab.first >= slab.channels) continue;
           const SlabParameter bias(link.bias + slab.first);
-          if (!is_last) std::fill_n(to + s * next_plane, next_plane, Cell{});
+          if (!is_last) {
+            // Rows [y0, y1) are computed; the others lie outside of the image.
+            Cell *own = to + s * next_plane, *computed = own + (y0 - z0 + next.border()) * next_row,
+                 *behind = computed + (y1 - y0) * next_row;
+            std::fill(own, computed, Cell{});
+            std::fill(behind, own + next_plane, Cell{});
+            for (Cell* row = computed; row < behind; row += next_row) clear_borders<A>(next, row);
+          }
           with_activation(link.activation, [&](auto inner) HWY_ATTR {
             each_block_of_rows<A>(
                 g, from, plane, link.weights, b, s, n, y0, y1, block,
