@@ -49,8 +49,8 @@ HWY_INLINE void winograd_column(const typename A::Cell* x, int64_t pitch, int u,
   t[3] = hn::Sub(d1, d3);
 }
 
-// put(position, tile, u, v, w) for tiles side by side, from the plane's pixel x on: v is vector u of that tile, w of
-// the next. An odd number ends with another tile, whose w is nothing. Neighbours share columns.
+// put(position, tile, u, v, w) for pairs of `count` tiles side by side, from the plane's pixel x on: v is vector u of
+// that tile, w of the next; where their number is odd, the last w is of no use, but finite. Neighbours share columns.
 template <class A, class F>
 HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_t count, F&& put) {
   for (int u = 0; u < slab_channels / lanes(); ++u) {
@@ -175,26 +175,26 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
   constexpr int64_t lanes = hn::MaxLanes(d);
   const int64_t slab_weights = winograd_positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   WinogradTiles<A> tiles;
-  each_winograd_piece(
-      rows, width, winograd_tiles, [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
-        const typename A::Cell* x = in.x + 2 * begin * A::pixel;
-        for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
-          for (int64_t s = s0; s < s1; ++s)
-            winograd_inputs<A>(x + 2 * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, V v, V w) HWY_ATTR {
-              A::put_two(v, w, tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
-            });
-          for (int64_t i = 0; i < blocks; ++i)
-            winograd_products_of<A, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
-                                           A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
-                                           slab > 0, (s1 - s0) * places, tiles,
-                                           std::make_integer_sequence<int, winograd_tiles>());
-        }
-        for (int64_t s = s0; s < s1; ++s)
-          for (int64_t t = 0; t < count; ++t)
-            winograd_outputs(tiles, (s - s0) * places + t, std::min<int64_t>(rows - 2 * s, 2),
-                             std::min<int64_t>(width - 2 * (begin + t), 2),
-                             in.out + 2 * s * in.out_row + 2 * (begin + t) * slab_channels, in.out_row);
-      });
+  const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
+    const typename A::Cell* x = in.x + 2 * begin * A::pixel;
+    for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
+      for (int64_t s = s0; s < s1; ++s)
+        winograd_inputs<A>(x + 2 * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, V v, V w) HWY_ATTR {
+          A::put_two(v, w, tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
+        });
+      for (int64_t i = 0; i < blocks; ++i)
+        winograd_products_of<A, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
+                                       A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
+                                       slab > 0, (s1 - s0) * places, tiles,
+                                       std::make_integer_sequence<int, winograd_tiles>());
+    }
+    for (int64_t s = s0; s < s1; ++s)
+      for (int64_t t = 0; t < count; ++t)
+        winograd_outputs(tiles, (s - s0) * places + t, std::min<int64_t>(rows - 2 * s, 2),
+                         std::min<int64_t>(width - 2 * (begin + t), 2),
+                         in.out + 2 * s * in.out_row + 2 * (begin + t) * slab_channels, in.out_row);
+  };
+  each_winograd_piece(rows, width, winograd_tiles, piece);
 }
 
 // put(position, tile, u, v, w) with A dy Aᵀ for pairs of `count` tiles side by side, two pixels each way; where their
@@ -271,36 +271,35 @@ HWY_INLINE void winograd_weights(Tag d, const typename A::Cell* x, const typenam
                                  int64_t vector) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   WinogradTiles<A> tiles;
-  each_winograd_piece(rows, width, winograd_summands<A>,
-                      [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
-                        for (int64_t s = s0; s < s1; ++s) {
-                          const int64_t at = 2 * s * pitch + 2 * begin * A::pixel, first = (s - s0) * places;
-                          const auto put_to = [&](typename A::Cell* to) {
-                            return [=](int p, int64_t t, int u, V v, V w) HWY_ATTR {
-                              A::put_summands(v, w, to + WinogradTiles<A>::at(p, 0, slab_channels), first + t, u);
-                            };
-                          };
-                          winograd_inputs<A>(x + at, pitch, count, put_to(tiles.inputs));
-                          winograd_gradients<A>(dy + at, pitch, count, put_to(tiles.gradients));
-                        }
-                        const int64_t steps = A::steps((s1 - s0) * places);
-                        for (int64_t i = 0; i < blocks; ++i) {
-                          const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
-                            winograd_outer<A, decltype(positions)::value, decltype(at_once)::value, quads>(
-                                d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs, outputs,
-                                dw + i * vector);
-                          };
-                          // Sums enough to hide their latency, and no more than there are registers.
-                          if constexpr (quads)
-                            outer(Count < many_registers ? 4 : 2 > (), Count<4>());
-                          else if (outputs % 8 != 0)
-                            outer(Count<2>(), Count<4>());
-                          else if (many_registers && outputs % 16 == 0)
-                            outer(Count<1>(), Count<16>());
-                          else
-                            outer(Count < many_registers ? 2 : 1 > (), Count<8>());
-                        }
-                      });
+  const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
+    for (int64_t s = s0; s < s1; ++s) {
+      const int64_t at = 2 * s * pitch + 2 * begin * A::pixel, first = (s - s0) * places;
+      const auto put_to = [&](typename A::Cell* to) {
+        return [=](int p, int64_t t, int u, V v, V w)
+                   HWY_ATTR { A::put_summands(v, w, to + WinogradTiles<A>::at(p, 0, slab_channels), first + t, u); };
+      };
+      winograd_inputs<A>(x + at, pitch, count, put_to(tiles.inputs));
+      winograd_gradients<A>(dy + at, pitch, count, put_to(tiles.gradients));
+    }
+    const int64_t steps = A::steps((s1 - s0) * places);
+    for (int64_t i = 0; i < blocks; ++i) {
+      const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
+        winograd_outer<A, decltype(positions)::value, decltype(at_once)::value, quads>(
+            d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs, outputs, dw + i * vector);
+      };
+      // Sums enough to hide their latency, and no more than there are registers.
+      constexpr int some = many_registers ? 4 : 2;
+      if constexpr (quads)
+        outer(Count<some>(), Count<4>());
+      else if (outputs % 8 != 0)
+        outer(Count<2>(), Count<4>());
+      else if (many_registers && outputs % 16 == 0)
+        outer(Count<1>(), Count<16>());
+      else
+        outer(Count<some / 2>(), Count<8>());
+    }
+  };
+  each_winograd_piece(rows, width, winograd_summands<A>, piece);
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
