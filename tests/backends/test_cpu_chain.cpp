@@ -35,6 +35,8 @@ const std::vector<ChainCase> chains = {
     {{3, 4, 4, 64}, {{64, 3, 4, relu}, {64, 3, 4}}, false, true, relu},   // a tile of four rows
     {{1, 8, 8, 32}, {{32, 3, 4, relu}, {32, 3, 4}}, false, true, relu},   // 8
     {{2, 5, 9, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},   // 4
+    {{2, 6, 6, 36}, {{36, 3, 9, relu}, {36, 3, 9}}, false, true, relu},   // 4, an odd number of Winograd's tiles a row
+    {{1, 4, 10, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // 8, likewise
     {{2, 6, 33, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},  // rows of three tiles
     {{5, 3, 7, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // a slab that is half empty
     {{2, 9, 3, 12}, {{12, 3, 3, relu}, {12, 3, 3}}, false, true, relu},   // 4, and three groups

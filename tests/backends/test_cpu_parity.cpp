@@ -34,7 +34,13 @@ const std::vector<Conv> convolutions = {
     {1, 13, 18, 32, 64, 3, {1, 1, 1, 2}},   // more outputs than inputs, odd,
     {2, 8, 10, 64, 32, 3, {1, 1, 1, 2}},    // two slabs of inputs a group,
     {1, 2, 1, 16, 32, 3, {1, 1, 1, 1}},     // less than a tile,
-    {2, 10, 12, 64, 64, 3, {1, 1, 1, 1}},   // dense
+    {2, 10, 12, 64, 64, 3, {1, 1, 1, 1}},   // dense,
+    {2, 6, 22, 32, 32, 3, {1, 1, 1, 2}},    // an odd number of tiles a row,
+    {2, 6, 6, 36, 36, 3, {1, 1, 1, 9}},     // groups of 4, of which the last slab is not full,
+    {3, 4, 10, 24, 24, 3, {1, 1, 1, 3}},    // groups of 8, likewise,
+    {2, 7, 9, 40, 40, 3, {1, 1, 1, 5}},     // of an odd image,
+    {2, 8, 2, 16, 16, 3, {1, 1, 1, 2}},     // one tile a row,
+    {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise
     {1, 9, 9, 16, 16, 5, {2, 2, 1, 16}},    // depthwise, a stride that does not divide
