@@ -50,22 +50,23 @@ class Packing {
   int64_t step_, taps_, quads_, lanes_, blocks_, cells_, tap_, block_;
 };
 
-// G w Gᵀ: w is (3, 3, n), out (4, 4, n), rows room for (4, 3, n). Loops over n lie innermost, for the vectors.
-void winograd_weights(const float* w, int64_t n, float* rows, float* out) {
-  const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float ends = g[i] + g[2 * from + i], middle = g[from + i];
-      t[i] = g[i];
-      t[to + i] = 0.5f * (ends + middle);
-      t[2 * to + i] = 0.5f * (ends - middle);
-      t[3 * to + i] = g[2 * from + i];
-    }
+// G w Gᵀ: w is (3, 3, n), out (4, 4, n).
+void winograd_weights(const float* w, int64_t n, float* out) {
+  const auto transform = [](const float* g, int64_t from, float* t, int64_t to) {
+    const float ends = g[0] + g[2 * from];
+    t[0] = g[0];
+    t[to] = 0.5f * (ends + g[from]);
+    t[2 * to] = 0.5f * (ends - g[from]);
+    t[3 * to] = g[2 * from];
   };
-  for (int64_t v = 0; v < 3; ++v) transform(w + v * n, 3 * n, rows + v * n, 3 * n);
-  for (int64_t u = 0; u < 4; ++u) transform(rows + 3 * u * n, n, out + 4 * u * n, n);
+  for (int64_t i = 0; i < n; ++i) {
+    float rows[4][3];
+    for (int64_t v = 0; v < 3; ++v) transform(w + v * n + i, 3 * n, &rows[0][v], 3);
+    for (int64_t u = 0; u < 4; ++u) transform(rows[u], 1, out + 4 * u * n + i, n);
+  }
 }
 
-// Gᵀ m G: m is (4, 4, n), rows room for (3, 4, n), out (3, 3, n).
+// Gᵀ m G: m is (4, 4, n), rows room for (3, 4, n), out (3, 3, n). The loops over n lie innermost, for the vectors.
 void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
   const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
     for (int64_t i = 0; i < n; ++i) {
@@ -86,7 +87,7 @@ void pack(const Grouped& g, const Packing& packing, bool transposed, const float
   const bool winograd = taps != g.taps();
   parallel_ranges(g.groups, 2 * g.outputs * taps * g.inputs, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> inputs(static_cast<size_t>(g.inputs));
-    std::vector<float> positions(static_cast<size_t>(winograd ? taps * own_inputs : 0)), rows(positions.size());
+    std::vector<float> positions(static_cast<size_t>(winograd ? taps * own_inputs : 0));
     for (int64_t i = 0; i < g.inputs; ++i)
       inputs[static_cast<size_t>(i)] = transposed ? packing.output(i) : packing.input(i);
     for (int64_t group = begin; group < end; ++group)
@@ -96,7 +97,7 @@ void pack(const Grouped& g, const Packing& packing, bool transposed, const float
         const float factor = scale == nullptr ? 1.0f : scale[channel];
         const float* weights = w + channel * g.taps() * own_inputs;
         if (winograd) {
-          winograd_weights(weights, own_inputs, rows.data(), positions.data());
+          winograd_weights(weights, own_inputs, positions.data());
           weights = positions.data();
         }
         for (int64_t tap = 0; tap < taps; ++tap) {
