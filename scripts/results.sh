@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what docs/results.md shows: scripts/results.sh [--only TASK] [--dry-run] [--quick] [--report]
 #
-# Builds, trains every network of the tables into runs/results/ (two minutes each on 2 idle cores, about an hour in
+# Builds, trains every network of the tables into runs/results/ (two to four minutes each on 2 idle cores, 75 minutes in
 # all), and rewrites the tables and the plot. It can be stopped at any time; the same command goes on where it stopped.
 #   --only TASK   classification, segmentation or points
 #   --dry-run     only prints the commands

@@ -24,7 +24,7 @@ class Results(CliTest):
         spec = importlib.util.spec_from_file_location("results", os.path.join(SOURCE, "scripts", "results.py"))
         self.results = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.results)
-        task = self.results.Task(self.write("tiny.json", TINY), "model.block", "basic", "accuracy", "test accuracy")
+        task = self.results.Task(self.write("tiny.json", TINY), "model.block", "basic", 16, "accuracy", "test accuracy")
         self.results.TASKS = {"tiny": task}
         self.results.MGIC = MGIC
         self.results.DOCS = pathlib.Path(self.write("results.md", "<!-- results:machine begin -->\n<!-- results:machine end -->\n"
