@@ -35,9 +35,8 @@ class Task:
     config: str
     block: str    # where the block stands
     dense: str    # the dense block's type
-    coarsest: int  # coarsest_width of the file
-    measure: str   # in metrics.jsonl
-    unit: str      # in words
+    measure: str  # in metrics.jsonl
+    unit: str     # in words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +44,13 @@ class Variant:
     title: str
     seeds: tuple
     block: dict  # keys of the block that differ from the file's; a "type" replaces it
-    halved: bool = False  # the coarsest width too
+    halved: bool = False  # half of the file's coarsest width
 
 
 TASKS = {
-    "classification": Task("configs/results_classification.json", "model.block", "basic", 16, "accuracy", "test accuracy"),
-    "segmentation": Task("configs/results_segmentation.json", "model.backbone.block", "basic", 16, "miou", "test mIoU"),
-    "points": Task("configs/results_points.json", "model.block", "conv", 64, "accuracy", "test accuracy"),
+    "classification": Task("configs/results_classification.json", "model.block", "basic", "accuracy", "test accuracy"),
+    "segmentation": Task("configs/results_segmentation.json", "model.backbone.block", "basic", "miou", "test mIoU"),
+    "points": Task("configs/results_points.json", "model.block", "conv", "accuracy", "test accuracy"),
 }
 VARIANTS = {
     "dense": Variant("dense", (1, 2, 3), {"type": None}),
@@ -64,7 +63,12 @@ VARIANTS = {
 def overrides(task, variant):
     if "type" in variant.block:
         return [f'{task.block}={json.dumps({"type": task.dense})}']
-    block = variant.block | ({"coarsest_width": task.coarsest // 2} if variant.halved else {})
+    block = dict(variant.block)
+    if variant.halved:
+        own = json.loads(pathlib.Path(task.config).read_text())
+        for key in task.block.split("."):
+            own = own[key]
+        block["coarsest_width"] = own["coarsest_width"] // 2
     return [f"{task.block}.{key}={value}" for key, value in block.items()]
 
 

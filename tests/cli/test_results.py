@@ -24,7 +24,7 @@ class Results(CliTest):
         spec = importlib.util.spec_from_file_location("results", os.path.join(SOURCE, "scripts", "results.py"))
         self.results = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.results)
-        task = self.results.Task(self.write("tiny.json", TINY), "model.block", "basic", 16, "accuracy", "test accuracy")
+        task = self.results.Task(self.write("tiny.json", TINY), "model.block", "basic", "accuracy", "test accuracy")
         self.results.TASKS = {"tiny": task}
         self.results.MGIC = MGIC
         self.results.DOCS = pathlib.Path(self.write("results.md", "<!-- results:machine begin -->\n<!-- results:machine end -->\n"
@@ -49,6 +49,9 @@ class Results(CliTest):
         rows = self.results.rows_of("tiny", self.runs)
         config = json.loads((self.runs[0].folder / "config.json").read_text())
         self.assertEqual(config["model"]["block"], {"type": "basic"})
+        own = TINY["model"]["block"]
+        halves = json.loads((self.runs[2].folder / "config.json").read_text())["model"]["block"]
+        self.assertEqual(halves["coarsest_width"], own["coarsest_width"] // 2)
         self.assertLess(rows["grouped16"].parameters, rows["mgic16"].parameters)
         self.assertLess(rows["mgic16"].parameters, rows["dense"].parameters)
         scores = [r.score() for r in self.runs if r.variant == "mgic16"]
