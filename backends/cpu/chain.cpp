@@ -61,7 +61,8 @@ void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkStat
   const Link& link = chain.links[i];
   LinkState& state = states[i];
   const Grouped g =
-      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape()).flattened();
+      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(), packs_pairs<T>())
+          .flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
   const auto weights = forward_weights(g, packs_pairs<T>(), link.weight.data<float>());
   ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), nullptr, nullptr, i % 2 == 1};
@@ -81,9 +82,9 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
   const bool flat = std::ranges::all_of(chain.links, [](const Link& l) { return l.weight.shape()[1] == 1; });
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
-    const Grouped own = grouped_of(link.conv, x, link.weight.shape()), g = flat ? own.flattened() : own;
+    const Grouped own = grouped_of(link.conv, x, link.weight.shape(), pairs), g = flat ? own.flattened() : own;
     x = {x[0], x[1], x[2], g.out_channels()};
-    keep.push_back(FoldCache::instance().get(link, 2 * lanes_of(g.outputs) + pairs, [&] {
+    keep.push_back(FoldCache::instance().get(link, 8 * (2 * lanes_of(g.outputs) + pairs) + g.tile, [&] {
       const float* w = link.weight.data<float>();
       if (!link.gamma.defined())
         return Folded{
@@ -109,7 +110,8 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   const LinkSinks& own = sinks.links[i];
   const bool last = i + 1 == chain.links.size();
   const Grouped g =
-      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape()).flattened();
+      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(), packs_pairs<T>())
+          .flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
   BackwardCall<T> call{g, {gradient.data<T>()}, own.weight, (chain.links.size() - i) % 2 == 1, input.in, nullptr};
 
@@ -158,7 +160,7 @@ bool aligned(const Chain& chain, const ChainInput& in) {
   Shape x = in.x.shape();
   int64_t bundles = 0, channels = 0;
   for (const Link& link : chain.links) {
-    const Grouped g = grouped_of(link.conv, x, link.weight.shape());
+    const Grouped g = grouped_of(link.conv, x, link.weight.shape(), false);
     x = {x[0], x[1], x[2], g.out_channels()};
     if (bundles != 0 && (g.bundles() != bundles || g.bundle() * g.inputs != channels)) return false;
     bundles = g.bundles();

@@ -32,15 +32,14 @@ struct F32 {
   // Vector u of a pixel's slab goes into the plane, or comes from there.
   static HWY_INLINE void put(V v, Cell* p, int u) { hn::StoreU(v, D(), p + u * lanes()); }
   static HWY_INLINE V get(const Cell* p, int u) { return hn::LoadU(D(), p + u * lanes()); }
-  // Vector u of two neighbouring pixels; and of summands t and t + 1, t even, of a product of `count` that takes so
-  // many steps.
-  static HWY_INLINE void put_two(V v0, V v1, Cell* p, int u) {
+  // Vector u of two neighbouring pixels; and of summand t, or t and t + 1, t even, of a product of `count` that takes
+  // so many steps.
+  static HWY_INLINE void put(V v0, V v1, Cell* p, int u) {
     put(v0, p, u);
     put(v1, p + pixel, u);
   }
-  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int u) {
-    put_two(v0, v1, p + t * slab_channels, u);
-  }
+  static HWY_INLINE void put_summands(V v, Cell* p, int64_t t, int u) { put(v, p + t * slab_channels, u); }
+  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int u) { put(v0, v1, p + t * slab_channels, u); }
   static int64_t steps(int64_t count) { return count; }
   template <class Tag>
   static HWY_INLINE auto load(Tag d, const Cell* p) {
@@ -87,7 +86,7 @@ struct Bf16 {
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both.raw) : "v"(v0.raw), "v"(v1.raw));
     return both;
   }
-  static HWY_INLINE void put_two(V v0, V v1, Cell* p, int) { hn::StoreU(round_two(v0, v1), U(), p); }
+  static HWY_INLINE void put(V v0, V v1, Cell* p, int) { hn::StoreU(round_two(v0, v1), U(), p); }
   // Two summands share a cell.
   static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int) {
     alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,

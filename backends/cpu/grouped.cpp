@@ -8,6 +8,23 @@ int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs) {
   return groups % merged == 0 ? merged : 0;
 }
 
+namespace {
+
+bool winograd_suits(int64_t kernel, int64_t inputs, int64_t outputs) {
+  const bool whole_slabs = inputs % slab_channels == 0 && outputs % slab_channels == 0;
+  return kernel == 3 && (whole_slabs || (inputs == outputs && (inputs == 4 || inputs == 8)));
+}
+
+int64_t winograd_tile(const Grouped& g, bool pairs) {
+  if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return 0;
+  // The larger tiles suit f32 alone (winograd-inl.h). Small images have too few of them to serve with one vector of
+  // weights, and a thread's own cache has to keep the weights, four times as many as those of the kernel.
+  const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && g.image_pixels() >= 64;
+  return !pairs && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
+}
+
+}  // namespace
+
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
   const int64_t kernel = w[1], inputs = w[3], outputs = w[0] / p.groups;
   if (p.stride != 1 || p.dilation != 1 || w[2] != kernel || kernel % 2 == 0 || p.padding != kernel / 2) return false;
@@ -15,17 +32,19 @@ bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
   if (p.groups == 1) {
     // Beyond that, a thread's own cache does not keep the transformed weights from one image to the next.
     constexpr int64_t most_weights = 128 * 128;
-    const bool winograd = kernel == 3 && inputs % slab_channels == 0 && outputs % slab_channels == 0;
-    return (inputs <= 32 && outputs <= 64) || (winograd && inputs * outputs <= most_weights);
+    const bool winograd = winograd_suits(kernel, inputs, outputs) && inputs * outputs <= most_weights;
+    return (inputs <= 32 && outputs <= 64) || winograd;
   }
   const int64_t merged = inputs > 1 && outputs > 1 ? merged_groups(p.groups, inputs, outputs) : 0;
   const auto fits = [](int64_t n) { return n == 4 || n == 8 || (n > 0 && n % slab_channels == 0 && n <= 64); };
   return fits(merged * inputs) && fits(merged * outputs);
 }
 
-Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w) {
+Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, bool pairs) {
   const int64_t inputs = w[3], outputs = w[0] / p.groups, merged = merged_groups(p.groups, inputs, outputs);
-  return {x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
+  Grouped g{x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
+  g.tile = winograd_tile(g, pairs);
+  return g;
 }
 
 int64_t quad_lanes(const Grouped& g) {

@@ -20,7 +20,6 @@ namespace mgic::cpu {
 
 constexpr int64_t slab_channels = 16;
 constexpr int64_t row_pixels = 16;  // of a row where an image can have any shape
-constexpr int64_t winograd_positions = 16;
 
 struct Grouped {
   int64_t batch, height, width;
@@ -28,17 +27,16 @@ struct Grouped {
   int64_t kernel;
   // Groups of the convolution that are one here, with zeros between them: where they have fewer than four channels.
   int64_t merged = 1;
+  // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum.
+  int64_t tile = 0;
 
   int64_t border() const { return kernel / 2; }
   int64_t taps() const { return kernel * kernel; }
   int64_t pitch() const { return width + 2 * border(); }  // pixels from one row of a plane to the next
-  // Whether the convolution goes through Winograd's filtering (winograd-inl.h), forward and to the input.
-  bool winograd() const {
-    const bool whole_slabs = inputs % slab_channels == 0 && outputs % slab_channels == 0;
-    return kernel == 3 && (whole_slabs || (inputs == outputs && (inputs == 4 || inputs == 8)));
-  }
-  // The same for gradients of weights, where whole tiles cover the image.
-  bool winograd_weights() const { return winograd() && height % 2 == 0 && width % 2 == 0; }
+  // Weights of a pair of channels: those of the kernel, or of a tile's transform.
+  int64_t positions() const { return tile > 0 ? (tile + 2) * (tile + 2) : taps(); }
+  // Gradients of weights go through Winograd's filtering too where whole tiles cover the image.
+  bool whole_tiles() const { return tile > 0 && height % tile == 0 && width % tile == 0; }
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }
@@ -80,7 +78,8 @@ int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs);
 
 // Whether these kernels take the convolution, in all three directions.
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w);
-Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w);
+// With `pairs`, for the arithmetic in pairs of bf16.
+Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, bool pairs);
 
 // Lanes of the vectors that hold so many results of a group, on the machine at hand.
 int64_t lanes_of(int64_t results);

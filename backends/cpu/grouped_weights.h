@@ -6,7 +6,7 @@
 
 namespace mgic::cpu {
 
-// (groups, vectors of outputs, slabs of inputs, taps or Winograd's positions, cells, lanes), zero where there is no
+// (groups, vectors of outputs, slabs of inputs, positions, cells, lanes), zero where there is no
 // such output or input. A cell is an f32 or, with `pairs`, two bf16 for neighbouring inputs. scale: a factor for each
 // output channel; may be null.
 Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale = nullptr);
@@ -24,10 +24,10 @@ class WeightGradients {
 
  private:
   // Where the first part keeps the gradient of output o and the first input of vector v.
-  const float* first_of(int64_t group, int64_t o, int64_t tap, int64_t v) const;
+  const float* first_of(int64_t group, int64_t o, int64_t position, int64_t v) const;
 
   Grouped g_;
-  int64_t taps_, quads_, lanes_, vectors_, outputs_, size_;
+  int64_t positions_, quads_, lanes_, vectors_, outputs_, size_;
   int parts_;
   Scratch<float> memory_;
 };

@@ -201,7 +201,9 @@ HWY_INLINE Unit next_unit(const Grouped& g, int64_t bundle, int64_t item, bool l
 // Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
 template <class A>
 int64_t block_rows(const Grouped& g) {
-  const int64_t tile = g.winograd() ? 2 * winograd_strips(g.width, winograd_tiles) : tile_rows(g.width);
+  const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles)
+                       : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles)
+                                     : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
 }
 
@@ -219,7 +221,6 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
-  const int64_t taps = g.winograd() ? winograd_positions : g.taps();
   with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t first = slab * slab_channels, own = std::min(groups * g.outputs - first, slab_channels);
@@ -237,11 +238,13 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           slabs,
           g.kernel,
           cells,
-          weights + block * slabs * taps * cells * lanes,
+          weights + block * slabs * g.positions() * cells * lanes,
           out + lane,
           g.width * slab_channels};
     };
-    if (g.winograd()) return winograd<A, quads.value>(d, tiles_from(0), blocks, rows, g.width);
+    if constexpr (!A::pairs)
+      if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width);
+    if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, rows, g.width);
     for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
   });
 }
@@ -340,22 +343,30 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                       [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
-  if (g.winograd_weights()) {
+  if (g.whole_tiles()) {
     const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
     return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
       constexpr int64_t lanes = hn::MaxLanes(d);
       const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
-                    vector = winograd_positions * own * lanes;
+                    vector = g.positions() * own * lanes;
       // Slabs of inputs, and those of outputs that they are coupled with.
       for (int64_t in = 0; in < groups * g.inputs; in += slab_channels)
         for (int64_t o = 0; o < out_slabs; ++o) {
           const int64_t out = in / g.inputs * g.outputs + o * slab_channels;
           const int64_t blocks =
               quads ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
-          winograd_weights<A, quads.value>(
-              d, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, g.pitch() * A::pixel, rows,
-              g.width, blocks, own, dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector,
-              out_slabs * vector);
+          const auto tiles_of = [&](auto tile) HWY_ATTR {
+            winograd_weights<A, decltype(tile)::value, quads.value>(
+                d, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, g.pitch() * A::pixel,
+                rows, g.width, blocks, own,
+                dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector);
+          };
+          if constexpr (!A::pairs)
+            if (g.tile == 4) {
+              tiles_of(Count<4>());
+              continue;
+            }
+          tiles_of(Count<2>());
         }
     });
   }
@@ -534,12 +545,13 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
       ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
                 true);
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
-        return (rows + 2 * g.border()) * g.pitch() * A::pixel;
+        return (whole_tiles(g, rows) + 2 * g.border()) * g.pitch() * A::pixel;
       };
       for (int64_t s = 0; s < head.in_slabs(); ++s) {
         const int64_t channel = b * head.bundle() * head.inputs + s * slab_channels;
         if (channel < head.in_channels())
-          pack_input<A>(head, call.in, channel, n, y0, y1, from + s * plane_of(head, y1 - y0));
+          pack_input<A>(head, call.in, channel, n, y0, y0 + whole_tiles(head, y1 - y0),
+                        from + s * plane_of(head, y1 - y0));
       }
       for (size_t i = 0; i < call.links.size(); ++i) {
         const FoldedLink& link = call.links[i];

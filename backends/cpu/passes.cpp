@@ -11,13 +11,13 @@ namespace mgic::cpu {
 namespace {
 
 // Bands whose planes, `slabs` of them, stay in a thread's own cache; the first cache where there are no halos to pay
-// for. At least one for every thread. An even number of rows, for Winograd's tiles.
+// for. At least one for every thread. A multiple of four rows, for Winograd's tiles.
 Bands bands_of(const Grouped& g, int64_t slabs) {
   const int64_t bytes = g.kernel == 1 ? 24 * 1024 : 384 * 1024;
   const int64_t fit = bytes / (slabs * g.pitch() * slab_channels * static_cast<int64_t>(sizeof(float)));
   const int64_t per_image = (threads() + g.batch - 1) / g.batch, most = (g.height + per_image - 1) / per_image;
   const int64_t rows = std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most);
-  return {g.batch, g.height, rows + rows % 2};
+  return {g.batch, g.height, (rows + 3) / 4 * 4};
 }
 
 // In cells; planes of pairs take half as many, and leave room.
@@ -114,7 +114,7 @@ void run(const EvaluationCall<T>& call) {
   const Bands bands = bands_of(call.links[0].conv, sides * slabs);
   int64_t link_planes = 0, block = 0;
   for (const FoldedLink& l : call.links) {
-    const int64_t rows = bands.rows + 2 * halo + 2 * l.conv.border();
+    const int64_t rows = whole_tiles(l.conv, bands.rows + 2 * halo) + 2 * l.conv.border();
     link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
     block = std::max(block, block_size(l.conv));
   }
@@ -129,7 +129,7 @@ void run(const EvaluationCall<T>& call) {
 template <class T>
 void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
                      Activation activation, Tensor& y) {
-  const Grouped g = grouped_of(p, x.shape(), w.shape()).flattened();
+  const Grouped g = grouped_of(p, x.shape(), w.shape(), packs_pairs<T>()).flattened();
   const auto weights = forward_weights(g, packs_pairs<T>(), w.data<float>());
   const float* given = data_or_null(bias);
   const auto padded_bias =
@@ -144,7 +144,7 @@ void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, cons
 
 template <class T>
 void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
-  const Grouped g = grouped_of(p, (*dx).shape(), w.shape()).flattened();
+  const Grouped g = grouped_of(p, (*dx).shape(), w.shape(), packs_pairs<T>()).flattened();
   const auto weights = transposed_weights(g, packs_pairs<T>(), w.data<float>());
   BackwardCall<T> call{g, {dy.data<T>()}, {}, false, {}, weights.data()};
   call.dx = (*dx).data<T>();
@@ -154,8 +154,12 @@ void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& 
 
 template <class T>
 void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
-  run(BackwardCall<T>{
-      grouped_of(p, x.shape(), (*dw).shape()).flattened(), {dy.data<T>()}, dw, false, {x.data<T>()}, nullptr});
+  run(BackwardCall<T>{grouped_of(p, x.shape(), (*dw).shape(), packs_pairs<T>()).flattened(),
+                      {dy.data<T>()},
+                      dw,
+                      false,
+                      {x.data<T>()},
+                      nullptr});
 }
 
 template bool packs_pairs<float>();

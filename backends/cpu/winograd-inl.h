@@ -1,12 +1,13 @@
-// Winograd's minimal filtering F(2×2, 3×3), compiled for every target: four outputs of a 3×3 convolution take 16
-// products a pair of channels, not 36.
+// Winograd's minimal filtering F(M×M, 3×3), compiled for every target: M × M outputs of a 3×3 convolution take (M + 2)²
+// products a pair of channels, not 9 M².
 //
-//   Y = Aᵀ [ Σ_c (G w_c Gᵀ) ⊙ (Bᵀ x_c B) ] A        Y 2×2, x 4×4, w 3×3
+//   Y = Aᵀ [ Σ_c (G w_c Gᵀ) ⊙ (Bᵀ x_c B) ] A        Y M×M, x (M + 2)×(M + 2), w 3×3
 //
-// (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, 2015, arXiv 1509.09308, section 4.1.) Some tiles at
-// a time: their inputs are transformed from the planes, for each of the 16 positions a vector of weights serves all of
-// them, and the products are transformed on their way to the block of outputs. Transforms and sums are in f32; with
-// pairs of bf16 the transformed values are rounded to it. Errors are some roundings larger than those of the plain sum.
+// (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, 2015, arXiv 1509.09308, section 4.) Some tiles at a
+// time: their inputs are transformed from the planes, for each of the positions a vector of weights serves all of them,
+// and the products are transformed on their way to the block of outputs. Transforms and sums are in f32; with pairs of
+// bf16 the transformed values are rounded to it. Errors are some roundings larger than those of the plain sum with
+// M = 2, and some tens with M = 4, which is therefore for f32 alone.
 #if defined(MGIC_CPU_WINOGRAD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MGIC_CPU_WINOGRAD_INL_H
 #undef MGIC_CPU_WINOGRAD_INL_H
@@ -19,19 +20,86 @@
 HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 
-// Tiles at a time, so that transformed inputs, weights and products fit the first cache: 8, or as many bytes of pairs.
+// The transforms along one dimension, with the points 0, ±1, ∞ and for M = 4 also ±2: t = Bᵀ d of M + 2 inputs,
+// y = Aᵀ m of as many products, and t = A y of the gradients of M outputs.
+template <int M>
+struct Filtering;
+template <>
+struct Filtering<2> {
+  static HWY_INLINE void inputs(const V* d, V* t) {
+    t[0] = hn::Sub(d[0], d[2]);
+    t[1] = hn::Add(d[1], d[2]);
+    t[2] = hn::Sub(d[2], d[1]);
+    t[3] = hn::Sub(d[1], d[3]);
+  }
+  template <class Tag>
+  static HWY_INLINE void outputs(Tag, const hn::Vec<Tag>* m, hn::Vec<Tag>* y) {
+    y[0] = hn::Add(hn::Add(m[0], m[1]), m[2]);
+    y[1] = hn::Sub(hn::Sub(m[1], m[2]), m[3]);
+  }
+  static HWY_INLINE void gradients(const V* y, V* t) {
+    t[0] = y[0];
+    t[1] = hn::Add(y[0], y[1]);
+    t[2] = hn::Sub(y[0], y[1]);
+    t[3] = hn::Neg(y[1]);
+  }
+};
+template <>
+struct Filtering<4> {
+  static HWY_INLINE void inputs(const V* d, V* t) {
+    const D f;
+    const V two = hn::Set(f, 2), four = hn::Set(f, 4), five = hn::Set(f, 5);
+    const V even = hn::NegMulAdd(four, d[2], d[4]), odd = hn::NegMulAdd(four, d[1], d[3]);
+    const V near = hn::Sub(d[4], d[2]), far = hn::Sub(d[3], d[1]);
+    t[0] = hn::MulAdd(four, d[0], hn::NegMulAdd(five, d[2], d[4]));
+    t[1] = hn::Add(even, odd);
+    t[2] = hn::Sub(even, odd);
+    t[3] = hn::MulAdd(two, far, near);
+    t[4] = hn::NegMulAdd(two, far, near);
+    t[5] = hn::MulAdd(four, d[1], hn::NegMulAdd(five, d[3], d[5]));
+  }
+  template <class Tag>
+  static HWY_INLINE void outputs(Tag d, const hn::Vec<Tag>* m, hn::Vec<Tag>* y) {
+    const auto sum = hn::Add(m[1], m[2]), difference = hn::Sub(m[1], m[2]);
+    const auto sum2 = hn::Add(m[3], m[4]), difference2 = hn::Sub(m[3], m[4]);
+    y[0] = hn::Add(hn::Add(m[0], sum), sum2);
+    y[1] = hn::MulAdd(hn::Set(d, 2), difference2, difference);
+    y[2] = hn::MulAdd(hn::Set(d, 4), sum2, sum);
+    y[3] = hn::Add(hn::MulAdd(hn::Set(d, 8), difference2, difference), m[5]);
+  }
+  static HWY_INLINE void gradients(const V* y, V* t) {
+    const D f;
+    const V two = hn::Set(f, 2), four = hn::Set(f, 4);
+    const V even = hn::Add(y[0], y[2]), odd = hn::Add(y[1], y[3]);
+    const V even2 = hn::MulAdd(four, y[2], y[0]), odd2 = hn::Mul(two, hn::MulAdd(four, y[3], y[1]));
+    t[0] = y[0];
+    t[1] = hn::Add(even, odd);
+    t[2] = hn::Sub(even, odd);
+    t[3] = hn::Add(even2, odd2);
+    t[4] = hn::Sub(even2, odd2);
+    t[5] = y[3];
+  }
+};
+
+// Tiles at a time, so that transformed inputs, weights and products stay near: 8, or as many bytes of pairs.
 constexpr int winograd_tiles = 8;
 template <class A>
 constexpr int winograd_summands = A::pairs ? 2 * winograd_tiles : winograd_tiles;
 
-template <class A>
+// Tiles side by side that are transformed at once: as many as share a cell of pairs, while registers hold them.
+template <int M>
+constexpr int winograd_neighbours = M == 2 ? 2 : 1;
+
+template <class A, int M>
 struct WinogradTiles {
   using Cell = typename A::Cell;
-  HWY_ALIGN Cell inputs[winograd_positions * winograd_tiles * slab_channels];
-  // Of the outputs; gradients of weights keep the transformed gradients of the outputs here.
+  static constexpr int side = M + 2, positions = side * side;
+  HWY_ALIGN Cell inputs[positions * winograd_tiles * slab_channels];
   union {
-    HWY_ALIGN float products[winograd_positions * winograd_tiles * slab_channels];
-    HWY_ALIGN Cell gradients[winograd_positions * winograd_tiles * slab_channels];
+    // (a row of positions, a column of outputs): the products, transformed along the rows.
+    HWY_ALIGN float products[side * M * winograd_tiles * slab_channels];
+    // Of the outputs, for gradients of weights.
+    HWY_ALIGN Cell gradients[positions * winograd_tiles * slab_channels];
   };
 
   static int64_t at(int64_t position, int64_t tile, int64_t pixel) {
@@ -39,201 +107,222 @@ struct WinogradTiles {
   }
 };
 
-// Bᵀ d of vector u of a column of four pixels.
-template <class A>
-HWY_INLINE void winograd_column(const typename A::Cell* x, int64_t pitch, int u, V* t) {
-  const V d0 = A::get(x, u), d1 = A::get(x + pitch, u), d2 = A::get(x + 2 * pitch, u), d3 = A::get(x + 3 * pitch, u);
-  t[0] = hn::Sub(d0, d2);
-  t[1] = hn::Add(d1, d2);
-  t[2] = hn::Sub(d2, d1);
-  t[3] = hn::Sub(d1, d3);
-}
-
-// put(position, tile, u, v, w) for pairs of `count` tiles side by side, from the plane's pixel x on: v is vector u of
-// that tile, w of the next; where their number is odd, the last w is of no use, but finite. Neighbours share columns.
-template <class A, class F>
+// put(position, tile, u, v …) with Bᵀ x B for `count` tiles side by side, from the plane's pixel x on: the v are vector
+// u of that tile and, where two are transformed at once, of the next; where their number is odd, the last one is of no
+// use, but finite. Neighbours share columns.
+template <class A, int M, class F>
 HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_t count, F&& put) {
+  constexpr int side = M + 2, tiles = winograd_neighbours<M>, columns = tiles * M + 2;
   for (int u = 0; u < slab_channels / lanes(); ++u) {
-    const typename A::Cell* column = x;
-    V c[6][4];
-    winograd_column<A>(column, pitch, u, c[0]);
-    winograd_column<A>(column + A::pixel, pitch, u, c[1]);
-    for (int64_t t = 0; t < count; t += 2) {
-      const bool two = t + 1 < count;
-      column += 2 * A::pixel;
-      winograd_column<A>(column, pitch, u, c[2]);
-      winograd_column<A>(column + A::pixel, pitch, u, c[3]);
-      if (two) {
-        column += 2 * A::pixel;
-        winograd_column<A>(column, pitch, u, c[4]);
-        winograd_column<A>(column + A::pixel, pitch, u, c[5]);
-      } else {
-        std::copy_n(c[2], 4, c[4]);
-        std::copy_n(c[3], 4, c[5]);
-      }
-#pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        put(4 * r, t, u, hn::Sub(c[0][r], c[2][r]), hn::Sub(c[2][r], c[4][r]));
-        put(4 * r + 1, t, u, hn::Add(c[1][r], c[2][r]), hn::Add(c[3][r], c[4][r]));
-        put(4 * r + 2, t, u, hn::Sub(c[2][r], c[1][r]), hn::Sub(c[4][r], c[3][r]));
-        put(4 * r + 3, t, u, hn::Sub(c[1][r], c[3][r]), hn::Sub(c[3][r], c[5][r]));
-        c[0][r] = c[4][r];
-        c[1][r] = c[5][r];
-      }
-    }
-  }
-}
-
-// products[p][t][to …] (+)= Σ_c w[p][c] inputs[p][t][from + c] for N tiles; w is (positions, cells, lanes).
-template <class A, int N, bool quads, class Tag>
-HWY_NOINLINE void winograd_products(Tag d, const typename A::Cell* HWY_RESTRICT w, int64_t cells, int64_t from,
-                                    int64_t to, bool accumulate, WinogradTiles<A>& tiles) {
-  constexpr int64_t lanes = hn::MaxLanes(d);
-  for (int p = 0; p < winograd_positions; ++p) {
-    const typename A::Cell* HWY_RESTRICT x = tiles.inputs + tiles.at(p, 0, A::pixel) + from;
-    float* HWY_RESTRICT products = tiles.products + tiles.at(p, 0, slab_channels) + to;
-    hn::Vec<Tag> sum[N];
-#pragma GCC unroll 16
-    for (int t = 0; t < N; ++t) sum[t] = accumulate ? hn::LoadU(d, products + t * slab_channels) : hn::Zero(d);
-    if constexpr (quads) {
-      quad_steps<A>(d, w, [&](auto&& step) HWY_ATTR {
-#pragma GCC unroll 16
-        for (int t = 0; t < N; ++t) step(sum[t], A::quads(x + t * A::pixel));
-      });
-      w += cells * lanes;
-    } else {
-#pragma GCC unroll 4
-      for (int64_t c = 0; c < cells; ++c, w += lanes) {
-        const auto weights = A::load(d, w);
-#pragma GCC unroll 16
-        for (int t = 0; t < N; ++t) sum[t] = A::step(d, sum[t], weights, x + t * A::pixel + c);
-      }
-    }
-#pragma GCC unroll 16
-    for (int t = 0; t < N; ++t) hn::StoreU(sum[t], d, products + t * slab_channels);
-  }
-}
-
-template <class A, bool quads, class Tag, int... N>
-HWY_INLINE void winograd_products_of(Tag d, const typename A::Cell* w, int64_t cells, int64_t from, int64_t to,
-                                     bool accumulate, int64_t count, WinogradTiles<A>& tiles,
-                                     std::integer_sequence<int, N...>) {
-  using Function = void (*)(Tag, const typename A::Cell*, int64_t, int64_t, int64_t, bool, WinogradTiles<A>&);
-  static constexpr Function table[] = {&winograd_products<A, N + 1, quads, Tag>...};
-  table[count - 1](d, w, cells, from, to, accumulate, tiles);
-}
-
-// Aᵀ M A of tile t: all channels of its outputs in `rows` rows and `columns` columns, one or two.
-template <class A>
-HWY_INLINE void winograd_outputs(const WinogradTiles<A>& tiles, int64_t t, int64_t rows, int64_t columns, float* out,
-                                 int64_t out_row) {
-  const D d;
-  for (int64_t u = 0; u < slab_channels; u += lanes(), out += lanes()) {
-    const auto product = [&](int p)
-                             HWY_ATTR { return hn::LoadU(d, tiles.products + tiles.at(p, t, slab_channels) + u); };
-    V top[4], bottom[4];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) {
-      const V m0 = product(k), m1 = product(4 + k), m2 = product(8 + k), m3 = product(12 + k);
-      top[k] = hn::Add(hn::Add(m0, m1), m2);
-      bottom[k] = hn::Sub(hn::Sub(m1, m2), m3);
-    }
-    const auto row = [&](const V* m, float* to) HWY_ATTR {
-      hn::StoreU(hn::Add(hn::Add(m[0], m[1]), m[2]), d, to);
-      if (columns > 1) hn::StoreU(hn::Sub(hn::Sub(m[1], m[2]), m[3]), d, to + slab_channels);
+    V c[columns][side];
+    const auto column = [&](int64_t at, V* t) HWY_ATTR {
+      V d[side];
+#pragma GCC unroll 8
+      for (int k = 0; k < side; ++k) d[k] = A::get(x + at * A::pixel + k * pitch, u);
+      Filtering<M>::inputs(d, t);
     };
-    row(top, out);
-    if (rows > 1) row(bottom, out + out_row);
+    column(0, c[0]);
+    column(1, c[1]);
+    for (int64_t t = 0; t < count; t += tiles) {
+      const int64_t missing = std::max<int64_t>(t + tiles - count, 0) * M;
+#pragma GCC unroll 16
+      for (int i = 2; i < columns; ++i) column(t * M + i - (i < M + 2 ? 0 : missing), c[i]);
+#pragma GCC unroll 8
+      for (int r = 0; r < side; ++r) {
+        V v[tiles][side];
+#pragma GCC unroll 2
+        for (int j = 0; j < tiles; ++j) {
+          V d[side];
+#pragma GCC unroll 8
+          for (int k = 0; k < side; ++k) d[k] = c[j * M + k][r];
+          Filtering<M>::inputs(d, v[j]);
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < side; ++k) {
+          if constexpr (tiles == 2)
+            put(r * side + k, t, u, v[0][k], v[1][k]);
+          else
+            put(r * side + k, t, u, v[0][k]);
+        }
+        c[0][r] = c[columns - 2][r];
+        c[1][r] = c[columns - 1][r];
+      }
+    }
   }
 }
 
-// A row of tiles takes an even number of places.
-inline int64_t winograd_places(int64_t tiles) { return tiles + tiles % 2; }
+// One row of positions of N tiles: its products, transformed along the row, are stored in `out` (columns, tiles, 16) or
+// added to it. x begins at the row's first position, w is (side, cells, lanes).
+template <class A, int M, int N, bool quads, class Tag>
+HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, int64_t cells,
+                               const typename A::Cell* HWY_RESTRICT x, bool accumulate, float* HWY_RESTRICT out) {
+  constexpr int side = M + 2;
+  constexpr int64_t lanes = hn::MaxLanes(d), next = winograd_tiles * A::pixel;
+  hn::Vec<Tag> sum[N][side];
+#pragma GCC unroll 16
+  for (int t = 0; t < N; ++t)
+#pragma GCC unroll 8
+    for (int k = 0; k < side; ++k) sum[t][k] = hn::Zero(d);
+  if constexpr (quads) {
+#pragma GCC unroll 8
+    for (int k = 0; k < side; ++k)
+      quad_steps<A>(d, w + k * cells * lanes, [&](auto&& step) HWY_ATTR {
+#pragma GCC unroll 16
+        for (int t = 0; t < N; ++t) step(sum[t][k], A::quads(x + k * next + t * A::pixel));
+      });
+  } else {
+#pragma GCC unroll 1
+    for (int64_t c = 0; c < cells; ++c, w += lanes) {
+#pragma GCC unroll 8
+      for (int k = 0; k < side; ++k) {
+        const auto weights = A::load(d, w + k * cells * lanes);
+#pragma GCC unroll 16
+        for (int t = 0; t < N; ++t) sum[t][k] = A::step(d, sum[t][k], weights, x + k * next + t * A::pixel + c);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < N; ++t) {
+    hn::Vec<Tag> y[M];
+    Filtering<M>::outputs(d, sum[t], y);
+#pragma GCC unroll 4
+    for (int j = 0; j < M; ++j) {
+      float* to = out + (j * winograd_tiles + t) * slab_channels;
+      hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, to), y[j]) : y[j], d, to);
+    }
+  }
+}
+
+// The products of `count` tiles: Σ_c w[p][c] inputs[p][t][from + c] for every position p, transformed along the rows,
+// go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles.
+template <class A, int M, bool quads, class Tag>
+HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, int64_t from, int64_t to,
+                                  bool accumulate, int64_t count, WinogradTiles<A, M>& tiles) {
+  constexpr int side = M + 2, together = many_registers ? 4 : 2;
+  for (int r = 0; r < side; ++r, w += side * cells * static_cast<int64_t>(hn::MaxLanes(d))) {
+    const typename A::Cell* x = tiles.inputs + tiles.at(r * side, 0, A::pixel) + from;
+    float* out = tiles.products + tiles.at(r * M, 0, slab_channels) + to;
+    int64_t t = 0;
+    for (; t + together <= count; t += together)
+      winograd_row<A, M, together, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+    for (; t < count; ++t)
+      winograd_row<A, M, 1, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+  }
+}
+
+// All channels of tile t's outputs in `rows` rows and `columns` columns, 1 … M.
+template <class A, int M>
+HWY_INLINE void winograd_outputs(const WinogradTiles<A, M>& tiles, int64_t t, int64_t rows, int64_t columns, float* out,
+                                 int64_t out_row) {
+  constexpr int side = M + 2;
+  for (int64_t u = 0; u < slab_channels; u += lanes())
+#pragma GCC unroll 4
+    for (int j = 0; j < M; ++j) {
+      V m[side], y[M];
+#pragma GCC unroll 8
+      for (int r = 0; r < side; ++r) m[r] = hn::LoadU(D(), tiles.products + tiles.at(r * M + j, t, slab_channels) + u);
+      Filtering<M>::outputs(D(), m, y);
+      if (j >= columns) break;
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i)
+        if (i < rows) hn::StoreU(y[i], D(), out + i * out_row + j * slab_channels + u);
+    }
+}
+
+// Places that a row of tiles takes: whole numbers of those that are transformed at once.
+inline int64_t winograd_places(int64_t tiles, int64_t at_once) { return (tiles + at_once - 1) / at_once * at_once; }
 
 // Rows of tiles that are taken together for images of this width, where there are `most` places.
-inline int64_t winograd_strips(int64_t width, int64_t most) {
-  return std::max<int64_t>(most / winograd_places((width + 1) / 2), 1);
+template <int M>
+int64_t winograd_strips(int64_t width, int64_t most) {
+  return std::max<int64_t>(most / winograd_places((width + M - 1) / M, winograd_neighbours<M>), 1);
 }
 
 // f(strips [s0, s1), first tile of a row, tiles, places) for pieces of `rows` rows.
-template <class F>
+template <int M, class F>
 HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, int64_t most, F&& f) {
-  const int64_t in_row = (width + 1) / 2, strips = (rows + 1) / 2, together = winograd_strips(width, most),
+  const int64_t in_row = (width + M - 1) / M, strips = (rows + M - 1) / M, together = winograd_strips<M>(width, most),
                 pieces = (in_row + most - 1) / most;
   for (int64_t s = 0; s < strips; s += together)
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t begin = in_row * piece / pieces, count = in_row * (piece + 1) / pieces - begin;
-      f(s, std::min(s + together, strips), begin, count, winograd_places(count));
+      f(s, std::min(s + together, strips), begin, count, winograd_places(count, winograd_neighbours<M>));
     }
 }
 
 // All outputs of `rows` rows in `blocks` vectors of a slab of outputs, as tiles() of grouped-inl.h computes them. Every
-// vector has weights of its own, and reads its own group, or groups, of the inputs' slabs. A tile at the end of an odd
-// image reads pixels behind the plane; they meet only outputs that are not stored.
-template <class A, bool quads, class Tag>
+// vector has weights of its own, and reads its own group, or groups, of the inputs' slabs. A tile at the end of an
+// image or a band that is no multiple of M reads pixels behind it, which meet only outputs that are not stored: with M
+// = 2 exactly, with M = 4 up to rounding, so that they have to be finite there.
+template <class A, int M, bool quads, class Tag>
 HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t rows, int64_t width) {
   constexpr int64_t lanes = hn::MaxLanes(d);
-  const int64_t slab_weights = winograd_positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
-  WinogradTiles<A> tiles;
+  WinogradTiles<A, M> tiles;
+  const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
-    const typename A::Cell* x = in.x + 2 * begin * A::pixel;
+    const typename A::Cell* x = in.x + M * begin * A::pixel;
     for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
       for (int64_t s = s0; s < s1; ++s)
-        winograd_inputs<A>(x + 2 * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, V v, V w) HWY_ATTR {
-          A::put_two(v, w, tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
+        winograd_inputs<A, M>(x + M * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
+          A::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
         });
       for (int64_t i = 0; i < blocks; ++i)
-        winograd_products_of<A, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
+        winograd_products<A, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
                                        A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
-                                       slab > 0, (s1 - s0) * places, tiles,
-                                       std::make_integer_sequence<int, winograd_tiles>());
+                                       slab > 0, (s1 - s0) * places, tiles);
     }
     for (int64_t s = s0; s < s1; ++s)
       for (int64_t t = 0; t < count; ++t)
-        winograd_outputs(tiles, (s - s0) * places + t, std::min<int64_t>(rows - 2 * s, 2),
-                         std::min<int64_t>(width - 2 * (begin + t), 2),
-                         in.out + 2 * s * in.out_row + 2 * (begin + t) * slab_channels, in.out_row);
+        winograd_outputs<A, M>(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
+                               in.out + M * s * in.out_row + M * (begin + t) * slab_channels, in.out_row);
   };
-  each_winograd_piece(rows, width, winograd_tiles, piece);
+  each_winograd_piece<M>(rows, width, winograd_tiles, piece);
 }
 
-// put(position, tile, u, v, w) with A dy Aᵀ for pairs of `count` tiles side by side, two pixels each way; where their
-// number is odd, the last w is zero.
-template <class A, class F>
+// put(position, tile, u, v …) with A dy Aᵀ for `count` tiles side by side, as winograd_inputs does it; the last of an
+// odd number is zero.
+template <class A, int M, class F>
 HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, int64_t count, F&& put) {
+  constexpr int side = M + 2, tiles = winograd_neighbours<M>;
   for (int u = 0; u < slab_channels / lanes(); ++u)
-    for (int64_t t = 0; t < count; t += 2) {
-      V left[2][4], right[2][4];
-      const auto transform = [&](int i, V d00, V d01, V d10, V d11) HWY_ATTR {
-        left[i][0] = d00, left[i][1] = hn::Add(d00, d10), left[i][2] = hn::Sub(d00, d10), left[i][3] = hn::Neg(d10);
-        right[i][0] = d01, right[i][1] = hn::Add(d01, d11), right[i][2] = hn::Sub(d01, d11), right[i][3] = hn::Neg(d11);
-      };
-      const typename A::Cell *at = dy + 2 * t * A::pixel, *next = at + 2 * A::pixel;
-      transform(0, A::get(at, u), A::get(at + A::pixel, u), A::get(at + pitch, u), A::get(at + pitch + A::pixel, u));
-      if (t + 1 < count) {
-        transform(1, A::get(next, u), A::get(next + A::pixel, u), A::get(next + pitch, u),
-                  A::get(next + pitch + A::pixel, u));
-      } else {
-        const V zero = hn::Zero(D());
-        transform(1, zero, zero, zero, zero);
-      }
+    for (int64_t t = 0; t < count; t += tiles) {
+      V c[tiles * M][side];
+#pragma GCC unroll 8
+      for (int i = 0; i < tiles * M; ++i) {
+        const typename A::Cell* column = dy + (t * M + i) * A::pixel;
+        V y[M];
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        put(4 * r, t, u, left[0][r], left[1][r]);
-        put(4 * r + 1, t, u, hn::Add(left[0][r], right[0][r]), hn::Add(left[1][r], right[1][r]));
-        put(4 * r + 2, t, u, hn::Sub(left[0][r], right[0][r]), hn::Sub(left[1][r], right[1][r]));
-        put(4 * r + 3, t, u, hn::Neg(right[0][r]), hn::Neg(right[1][r]));
+        for (int k = 0; k < M; ++k) y[k] = t + i / M < count ? A::get(column + k * pitch, u) : hn::Zero(D());
+        Filtering<M>::gradients(y, c[i]);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < side; ++r) {
+        V v[tiles][side];
+#pragma GCC unroll 2
+        for (int j = 0; j < tiles; ++j) {
+          V y[M];
+#pragma GCC unroll 4
+          for (int k = 0; k < M; ++k) y[k] = c[j * M + k][r];
+          Filtering<M>::gradients(y, v[j]);
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < side; ++k) {
+          if constexpr (tiles == 2)
+            put(r * side + k, t, u, v[0][k], v[1][k]);
+          else
+            put(r * side + k, t, u, v[0][k]);
+        }
       }
     }
 }
 
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of gradients[p][from_dy + o] · inputs[p][from_x + lanes];
 // P positions and T outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has.
-template <class A, int P, int T, bool quads, class Tag>
-HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A>& tiles, int64_t steps, int64_t from_x, int64_t from_dy,
-                                 int64_t outputs, float* dw) {
+template <class A, int M, int P, int T, bool quads, class Tag>
+HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_t steps, int64_t from_x,
+                                 int64_t from_dy, int64_t outputs, float* dw) {
   constexpr int64_t lanes = hn::MaxLanes(d);
-  for (int p = 0; p < winograd_positions; p += P)
+  for (int p = 0; p < tiles.positions; p += P)
     for (int64_t o = 0; o < outputs; o += T) {
       const auto place = [&](int k, int i) { return dw + ((p + k) * outputs + o + i) * lanes; };
       hn::Vec<Tag> sum[P][T];
@@ -262,29 +351,29 @@ HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A>& tiles, int64_t s
     }
 }
 
-// The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: an even number of
-// an even width. `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs,
-// `vector` floats from one to the next.
-template <class A, bool quads, class Tag>
+// The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: whole tiles.
+// `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs, `vector` floats
+// from one to the next.
+template <class A, int M, bool quads, class Tag>
 HWY_INLINE void winograd_weights(Tag d, const typename A::Cell* x, const typename A::Cell* dy, int64_t pitch,
                                  int64_t rows, int64_t width, int64_t blocks, int64_t outputs, float* dw,
                                  int64_t vector) {
   constexpr int64_t lanes = hn::MaxLanes(d);
-  WinogradTiles<A> tiles;
+  WinogradTiles<A, M> tiles;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     for (int64_t s = s0; s < s1; ++s) {
-      const int64_t at = 2 * s * pitch + 2 * begin * A::pixel, first = (s - s0) * places;
+      const int64_t at = M * s * pitch + M * begin * A::pixel, first = (s - s0) * places;
       const auto put_to = [&](typename A::Cell* to) {
-        return [=](int p, int64_t t, int u, V v, V w)
-                   HWY_ATTR { A::put_summands(v, w, to + WinogradTiles<A>::at(p, 0, slab_channels), first + t, u); };
+        return [=](int p, int64_t t, int u, auto... v)
+                   HWY_ATTR { A::put_summands(v..., to + tiles.at(p, 0, slab_channels), first + t, u); };
       };
-      winograd_inputs<A>(x + at, pitch, count, put_to(tiles.inputs));
-      winograd_gradients<A>(dy + at, pitch, count, put_to(tiles.gradients));
+      winograd_inputs<A, M>(x + at, pitch, count, put_to(tiles.inputs));
+      winograd_gradients<A, M>(dy + at, pitch, count, put_to(tiles.gradients));
     }
     const int64_t steps = A::steps((s1 - s0) * places);
     for (int64_t i = 0; i < blocks; ++i) {
       const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
-        winograd_outer<A, decltype(positions)::value, decltype(at_once)::value, quads>(
+        winograd_outer<A, M, decltype(positions)::value, decltype(at_once)::value, quads>(
             d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs, outputs, dw + i * vector);
       };
       // Sums enough to hide their latency, and no more than there are registers.
@@ -299,7 +388,7 @@ HWY_INLINE void winograd_weights(Tag d, const typename A::Cell* x, const typenam
         outer(Count<some / 2>(), Count<8>());
     }
   };
-  each_winograd_piece(rows, width, winograd_summands<A>, piece);
+  each_winograd_piece<M>(rows, width, winograd_summands<A>, piece);
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
