@@ -217,10 +217,14 @@ HWY_INLINE void with_vectors(const Grouped& g, int64_t n, F&& f) {
 // Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16). The planes begin at row `top` − border.
 template <class A>
 void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
-                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, float* out) {
+                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, Ahead* ahead,
+                  float* out) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
+  const auto fetch = [ahead](int64_t pixels) HWY_ATTR {
+    if (ahead != nullptr) ahead->fetch(pixels);
+  };
   with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t first = slab * slab_channels, own = std::min(groups * g.outputs - first, slab_channels);
@@ -243,21 +247,24 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           g.width * slab_channels};
     };
     if constexpr (!A::pairs)
-      if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width);
-    if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, rows, g.width);
+      if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
+    if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
+    fetch(rows * g.width);
     for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
   });
 }
 
-// f(first element, pixels, block of outputs) for every block of rows of one slab.
+// f(first element, pixels, block of outputs) for every block of rows of one slab, while memory is fetched ahead where
+// that is given.
 template <class A, class F>
 HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
-                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, float* block,
-                                   F&& f) {
+                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, Ahead* ahead,
+                                   float* block, F&& f) {
   const int64_t step = block_rows<A>(g);
   for (int64_t y = y0; y < y1; y += step) {
     const int64_t rows = std::min(step, y1 - y);
-    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, block);
+    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, ahead,
+                    block);
     f((n * g.height + y) * g.width, rows * g.width, block);
   }
 }
@@ -304,9 +311,8 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
         const Slab slab{channels, out + s * slab_channels};
         SlabParameter shift(nullptr), sum(nullptr), square(nullptr);
         bool first = true;
-        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, block,
+        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &ahead : nullptr, block,
                               [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                                if (s == 0) ahead.fetch(count);
                                 if (first) shift = SlabParameter(values);
                                 first = false;
                                 T* raw = call.raw + pixel * channels + slab.first;
@@ -467,9 +473,8 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
         const auto each = [&](auto&& finish) HWY_ATTR {
-          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, block,
+          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &ahead : nullptr, block,
                                 [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                                  if (s == 0) ahead.fetch(count);
                                   int64_t at = pixel * channels + slab.first;
                                   with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
                                     for (int64_t i = 0; i < count; ++i, at += channels, values += slab_channels)
@@ -578,9 +583,8 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
           }
           with_activation(link.activation, [&](auto inner) HWY_ATTR {
             each_block_of_rows<A>(
-                g, from, plane, link.weights, b, s, n, y0, y1, block,
+                g, from, plane, link.weights, b, s, n, y0, y1, i == 0 && s == 0 ? &ahead : nullptr, block,
                 [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                  if (i == 0 && s == 0) ahead.fetch(count);
                   if (!is_last) {
                     const int64_t y = pixel / g.width - n * g.height;
                     for (int64_t row = 0; row < count / g.width; ++row) {

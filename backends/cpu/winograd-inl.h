@@ -194,10 +194,10 @@ HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, in
 }
 
 // The products of `count` tiles: Σ_c w[p][c] inputs[p][t][from + c] for every position p, transformed along the rows,
-// go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles.
-template <class A, int M, bool quads, class Tag>
+// go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles; between() after each.
+template <class A, int M, bool quads, class Tag, class Between>
 HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, int64_t from, int64_t to,
-                                  bool accumulate, int64_t count, WinogradTiles<A, M>& tiles) {
+                                  bool accumulate, int64_t count, WinogradTiles<A, M>& tiles, Between&& between) {
   constexpr int side = M + 2, together = many_registers ? 4 : 2;
   for (int r = 0; r < side; ++r, w += side * cells * static_cast<int64_t>(hn::MaxLanes(d))) {
     const typename A::Cell* x = tiles.inputs + tiles.at(r * side, 0, A::pixel) + from;
@@ -207,6 +207,7 @@ HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cell
       winograd_row<A, M, together, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
     for (; t < count; ++t)
       winograd_row<A, M, 1, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+    between();
   }
 }
 
@@ -252,15 +253,18 @@ HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, int64_t most, F
 
 // All outputs of `rows` rows in `blocks` vectors of a slab of outputs, as tiles() of grouped-inl.h computes them. Every
 // vector has weights of its own, and reads its own group, or groups, of the inputs' slabs. A tile at the end of an
-// image or a band that is no multiple of M reads pixels behind it, which meet only outputs that are not stored: with M
-// = 2 exactly, with M = 4 up to rounding, so that they have to be finite there.
-template <class A, int M, bool quads, class Tag>
-HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t rows, int64_t width) {
+// image or a band that is no multiple of M reads pixels behind it, which meet only outputs that are not stored: exactly
+// so with M = 2, up to rounding with M = 4, where they have to be finite. meanwhile(pixels) is called many times, with
+// the share of the outputs that is done.
+template <class A, int M, bool quads, class Tag, class Meanwhile>
+HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t rows, int64_t width,
+                         Meanwhile&& meanwhile) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   WinogradTiles<A, M> tiles;
   const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     const typename A::Cell* x = in.x + M * begin * A::pixel;
+    const int64_t calls = in.slabs * blocks * (M + 2), share = (M * M * count * (s1 - s0) + calls - 1) / calls;
     for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
       for (int64_t s = s0; s < s1; ++s)
         winograd_inputs<A, M>(x + M * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
@@ -269,7 +273,7 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
       for (int64_t i = 0; i < blocks; ++i)
         winograd_products<A, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
                                        A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
-                                       slab > 0, (s1 - s0) * places, tiles);
+                                       slab > 0, (s1 - s0) * places, tiles, [&] HWY_ATTR { meanwhile(share); });
     }
     for (int64_t s = s0; s < s1; ++s)
       for (int64_t t = 0; t < count; ++t)
