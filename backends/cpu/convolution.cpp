@@ -3,8 +3,7 @@
 //   x (N, H, W, I), w (O, kH, kW, I/groups), y (N, H', W', O)
 //
 // Four kernels share the work, by a rule that looks at shapes alone:
-// - pointwise.h takes 1×1 convolutions of stride 1 with few channels a group, in f32: alone, without the normalisations
-//   that a chain fuses, they need no planes.
+// - pointwise.h takes 1×1 convolutions of stride 1 with few channels a group.
 // - grouped.h takes the others that MGIC's levels are made of, and narrow dense 3×3 ones.
 // - spread.h takes one input a group: depthwise convolutions, and transitions whose groups are gcd(in, out).
 // - oneDNN does the rest, with activations as they are and weights reordered to its own choice on every call. Without
@@ -225,7 +224,7 @@ Kernels kernels_for(const Problem& c, const Shape& x, const Shape& w, std::initi
     return std::ranges::all_of(maps, [&](const Tensor* t) { return !t->defined() || t->dtype() == dtype; });
   };
   const bool f32 = all(DType::f32), bf16 = all(DType::bf16);
-  if (f32 && c.pointwise()) return Kernels::pointwise;
+  if ((f32 || bf16) && c.pointwise()) return Kernels::pointwise;
   if ((f32 || bf16) && grouped_suits(c.p, x, w)) return Kernels::grouped;
   if ((f32 || bf16) && spread_suits(c.p, x, w)) return Kernels::spread;
   return holds_bf16(maps) ? Kernels::widened : Kernels::onednn;
@@ -253,9 +252,11 @@ void CpuBackend::conv2d(const ConvParams& p, const Tensor& x, const Tensor& w, c
     }
     case Kernels::pointwise:
       require_f32("conv2d", {&w, &bias});
-      pointwise_forward(c.pointwise_sizes(), x.data<float>(), w.data<float>(), y.data<float>());
-      if (bias.defined()) add(y, bias, Broadcast::channel, y);
-      if (residual.defined()) add(y, residual, Broadcast::same, y);
+      with_storage(x, [&](auto zero) {
+        using T = decltype(zero);
+        pointwise_forward(c.pointwise_sizes(), x.data<T>(), w.data<float>(), data_or_null(bias),
+                          data_or_null<T>(residual), y.data<T>());
+      });
       if (activation != Activation::none) this->activation(activation, y, y);
       return;
     case Kernels::onednn:
@@ -281,8 +282,10 @@ void CpuBackend::conv2d_backward_data(const ConvParams& p, const Tensor& dy, con
     }
     case Kernels::pointwise:
       require_f32("conv2d_backward_data", {&w});
-      return pointwise_backward_data(c.pointwise_sizes(), dy.data<float>(), w.data<float>(), accumulates(dx),
-                                     (*dx).data<float>());
+      return with_storage(dy, [&](auto zero) {
+        using T = decltype(zero);
+        pointwise_backward_data(c.pointwise_sizes(), dy.data<T>(), w.data<float>(), accumulates(dx), (*dx).data<T>());
+      });
     case Kernels::onednn:
       require_f32("conv2d_backward_data", {&dy, &w, dx.tensor});
       into_sink(dx, [&](float* out) { run_backward_data(c, dy.data<float>(), w.data<float>(), out); });
@@ -308,8 +311,11 @@ void CpuBackend::conv2d_backward_weights(const ConvParams& p, const Tensor& x, c
     }
     case Kernels::pointwise:
       require_f32("conv2d_backward_weights", {dw.tensor});
-      return pointwise_backward_weights(c.pointwise_sizes(), x.data<float>(), dy.data<float>(), accumulates(dw),
-                                        (*dw).data<float>());
+      return with_storage(dy, [&](auto zero) {
+        using T = decltype(zero);
+        pointwise_backward_weights(c.pointwise_sizes(), x.data<T>(), dy.data<T>(), accumulates(dw),
+                                   (*dw).data<float>());
+      });
     case Kernels::onednn:
       require_f32("conv2d_backward_weights", {&x, &dy, dw.tensor});
       into_sink(dw, [&](float* out) { run_backward_weights(c, x.data<float>(), dy.data<float>(), out); });

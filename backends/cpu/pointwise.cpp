@@ -1,21 +1,24 @@
-// A product of small matrices a group:
+// A few rows at a time: what is not f32, or has to be subtracted first, is copied to the first cache, then all groups
+// are multiplied, which read their rows in short pieces far apart that the hardware does not foresee.
 //
-//   forward         y[r, o]  = Σ_i x[r, i] w[o, i]
-//   backward data   dx[r, i] = Σ_o dy[r, o] w[o, i]
-//   backward weight dw[o, i] = Σ_r dy[r, o] x[r, i]
-//
-// The first two are one kernel, `multiply`: a vector holds neighbouring results of one row, every factor of the row is
-// broadcast from memory, and eight rows run side by side, so that eight sums hide the latency of an addition and one
-// load of the weights serves them all. The third holds a tile of dw in registers while rows stream by.
+// In the product a vector holds neighbouring results of one row, every factor of the row is broadcast, and eight rows
+// run side by side, so that eight sums hide the latency of an addition and one load of the weights serves them all. The
+// sums hold a tile of a matrix in registers while the rows stream by.
 #include "backends/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/pointwise.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
-#include <hwy/cache_control.h>
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/pointwise.h"
 // clang-format on
+
+#ifndef MGIC_CPU_POINTWISE_BLOCK
+#define MGIC_CPU_POINTWISE_BLOCK
+namespace mgic::cpu {
+constexpr int64_t block_rows = 16;
+}
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
@@ -29,14 +32,58 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
   f(hn::CappedTag<float, 4>());
 }
 
-// Groups make rows be read in short pieces far apart, which the hardware does not foresee.
-HWY_INLINE void prefetch(const float* p, int64_t count) {
-  for (int64_t i = 0; i < count; i += 16) hwy::Prefetch(p + i);
-}
+// Lines of memory that the next block of rows will touch. Every product asks for its share of them: in one go, or while
+// rows are only copied, they would wait for each other.
+class Ahead {
+ public:
+  explicit Ahead(int64_t products) : products_(products) {}
+  // The `elements` behind p.
+  template <class T>
+  void add(const T* p, int64_t elements, bool written = false) {
+    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T)), share = (bytes / products_ + 63) / 64 * 64;
+    const auto* at = reinterpret_cast<const std::byte*>(p);
+    if (p != nullptr) spans_[count_++] = {at, at + bytes, share, written};
+  }
+  HWY_INLINE void fetch() {
+    for (int i = 0; i < count_; ++i) {
+      Span& s = spans_[i];
+      const std::byte* to = std::min(s.at + s.share, s.end);
+      for (; s.at < to; s.at += 64)
+        if (s.written)
+          __builtin_prefetch(s.at, 1, 3);
+        else
+          __builtin_prefetch(s.at, 0, 3);
+    }
+  }
 
-// Without it a row of results waits for its lines: the passes from 16² pixels on took up to 1.7 times as long.
-HWY_INLINE void prefetch_written(const float* p, int64_t count) {
-  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(p + i, 1, 3);
+ private:
+  struct Span {
+    const std::byte *at, *end;
+    int64_t share;
+    bool written;
+  };
+  Span spans_[6];
+  int count_ = 0;
+  int64_t products_;
+};
+
+// Rows of x − minus − centre as f32: in `block`, or where they lie if they are just that.
+template <class T>
+const float* load_rows(const Rows<T>& source, const float* centre, int64_t channels, int64_t row, int64_t rows,
+                       float* block) {
+  if constexpr (std::is_same_v<T, float>)
+    if (source.minus == nullptr && centre == nullptr) return source.x + row * channels;
+  const int64_t all = rows * channels, width = centre == nullptr ? all : channels;
+  for (int64_t begin = 0; begin < all; begin += width) {
+    const int64_t at = row * channels + begin;
+    each_vector(0, width, [&](int64_t i, auto memory) HWY_ATTR {
+      V v = memory.load(source.x + at + i);
+      if (source.minus != nullptr) v = hn::Sub(v, memory.load(source.minus + at + i));
+      if (centre != nullptr) v = hn::Sub(v, memory.load(centre + i));
+      memory.store(v, block + begin + i);
+    });
+  }
+  return block;
 }
 
 // R rows of y[r, 0 … n) (+)= Σ_k x[r, k] w[k, 0 … n); x and y have row strides, w is (depth, n).
@@ -64,22 +111,65 @@ HWY_INLINE void multiply_rows(Tag d, const float* HWY_RESTRICT x, int64_t x_stri
 
 // x (rows, groups·depth), w (groups, depth, n), y (rows, groups·n).
 void multiply(const float* x, const float* w, int64_t rows, int64_t groups, int64_t depth, int64_t n, bool accumulate,
-              float* y) {
+              Ahead& ahead, float* y) {
   const int64_t x_stride = groups * depth, y_stride = groups * n;
   with_lanes(n, [&](auto d) HWY_ATTR {
     int64_t row = 0;
-    for (; row + 8 <= rows; row += 8)
-      for (int64_t g = 0; g < groups; ++g) {
-        prefetch(x + (row + 16) * x_stride + g * 8 * depth, 8 * depth);
-        prefetch_written(y + (row + 16) * y_stride + g * 8 * n, 8 * n);
-        multiply_rows<8>(d, x + row * x_stride + g * depth, x_stride, w + g * depth * n, depth, n, accumulate,
-                         y + row * y_stride + g * n, y_stride);
-      }
-    for (; row < rows; ++row)
-      for (int64_t g = 0; g < groups; ++g)
-        multiply_rows<1>(d, x + row * x_stride + g * depth, x_stride, w + g * depth * n, depth, n, accumulate,
-                         y + row * y_stride + g * n, y_stride);
+    const auto rows_of = [&](auto count) HWY_ATTR {
+      constexpr int R = decltype(count)::value;
+      for (; row + R <= rows; row += R)
+        for (int64_t g = 0; g < groups; ++g) {
+          if (R > 1) ahead.fetch();
+          multiply_rows<R>(d, x + row * x_stride + g * depth, x_stride, w + g * depth * n, depth, n, accumulate,
+                           y + row * y_stride + g * n, y_stride);
+        }
+    };
+    rows_of(Count<8>());
+    rows_of(Count<1>());
   });
+}
+
+// The rows' results are in `block`.
+template <class T>
+void store_rows(const RowMap<T>& map, int64_t row, int64_t rows, const float* block) {
+  const int64_t channels = map.groups * map.width, all = rows * channels, width = map.shift == nullptr ? all : channels;
+  for (int64_t begin = 0; begin < all; begin += width) {
+    const int64_t at = row * channels + begin;
+    each_vector(0, width, [&](int64_t i, auto memory) HWY_ATTR {
+      V v = memory.load(block + begin + i);
+      if (map.shift != nullptr) v = hn::Add(v, memory.load(map.shift + i));
+      if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at + i));
+      if (map.y != nullptr) put(v, map.accumulate, memory, map.y + at + i);
+      if (map.negated != nullptr) put(hn::Neg(v), map.accumulate_negated, memory, map.negated + at + i);
+    });
+  }
+}
+
+// Rows [begin, end); `in` and `out` hold a block of rows each.
+template <class T>
+void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float* out) {
+  const int64_t channels = map.groups * map.width;
+  for (int64_t row = begin; row < end; row += block_rows) {
+    const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
+    Ahead ahead((rows + 7) / 8 * map.groups * static_cast<int64_t>(map.terms.size()));
+    for (const auto& term : map.terms)
+      for (const T* x : {term.rows.x, term.rows.minus})
+        if (x != nullptr) ahead.add(x + next * map.groups * term.depth, more * map.groups * term.depth);
+    if (map.residual != nullptr) ahead.add(map.residual + next * channels, more * channels);
+    for (T* y : {map.y, map.negated})
+      if (y != nullptr) ahead.add(y + next * channels, more * channels, true);
+    // Sums that nothing more is done to go where they belong.
+    float* to = out;
+    if constexpr (std::is_same_v<T, float>)
+      if (map.shift == nullptr && map.residual == nullptr && map.negated == nullptr) to = map.y + row * channels;
+    bool accumulate = to != out && map.accumulate;
+    for (const auto& term : map.terms) {
+      const float* x = load_rows(term.rows, nullptr, map.groups * term.depth, row, rows, in);
+      multiply(x, term.weights, rows, map.groups, term.depth, map.width, accumulate, ahead, to);
+      accumulate = true;
+    }
+    if (to == out) store_rows(map, row, rows, out);
+  }
 }
 
 // T rows of dw[0 … T, 0 … lanes) += Σ_r dy[r, 0 … T) x[r, 0 … lanes).
@@ -95,34 +185,73 @@ HWY_INLINE void outer_tile(Tag d, const float* HWY_RESTRICT x, int64_t x_stride,
   for (int t = 0; t < T; ++t) hn::StoreU(hn::Add(hn::LoadU(d, dw + t * dw_stride), sum[t]), d, dw + t * dw_stride);
 }
 
-// dw (groups·outputs, inputs) += dyᵀ x per group. Rows are taken in short chunks, all groups of one before the next, so
-// that memory is read in order; longer ones were measured two to three times slower where x is not in cache.
-void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_t inputs, int64_t outputs, float* dw) {
+// dw (groups·outputs, inputs) += dyᵀ x per group.
+void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_t inputs, int64_t outputs, Ahead& ahead,
+           float* dw) {
   const int64_t x_stride = groups * inputs, dy_stride = groups * outputs;
-  constexpr int64_t chunk = 16;
   with_lanes(inputs, [&](auto d) HWY_ATTR {
     const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-    for (int64_t done = 0; done < rows; done += chunk) {
-      const int64_t n = std::min(chunk, rows - done);
-      for (int64_t g = 0; g < groups; ++g) {
-        prefetch(x + (done + chunk) * x_stride + g * chunk * inputs, chunk * inputs);
-        prefetch(dy + (done + chunk) * dy_stride + g * chunk * outputs, chunk * outputs);
-        for (int64_t i = 0; i < inputs; i += step) {
-          const float* x_tile = x + done * x_stride + g * inputs + i;
-          int64_t o = 0;
-          const auto tile = [&](auto size) HWY_ATTR {
-            constexpr int T = decltype(size)::value;
-            for (; o + T <= outputs; o += T)
-              outer_tile<T>(d, x_tile, x_stride, dy + done * dy_stride + g * outputs + o, dy_stride, n,
-                            dw + (g * outputs + o) * inputs + i, inputs);
-          };
-          tile(std::integral_constant<int, 16>());
-          tile(std::integral_constant<int, 8>());
-          tile(std::integral_constant<int, 4>());
-        }
+    for (int64_t g = 0; g < groups; ++g) {
+      ahead.fetch();
+      for (int64_t i = 0; i < inputs; i += step) {
+        int64_t o = 0;
+        const auto tile = [&](auto size) HWY_ATTR {
+          constexpr int T = decltype(size)::value;
+          for (; o + T <= outputs; o += T)
+            outer_tile<T>(d, x + g * inputs + i, x_stride, dy + g * outputs + o, dy_stride, rows,
+                          dw + (g * outputs + o) * inputs + i, inputs);
+        };
+        tile(Count<16>());
+        tile(Count<8>());
+        tile(Count<4>());
       }
     }
   });
+}
+
+// sums (channels) += the rows of a block.
+void add_rows(const float* block, int64_t channels, int64_t rows, float* sums) {
+  each_vector(0, channels, [&](int64_t i, auto memory) HWY_ATTR {
+    V sum = hn::Zero(D());
+    for (int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, memory.load(block + r * channels + i));
+    memory.store(hn::Add(memory.load(sums + i), sum), sums + i);
+  });
+}
+
+// Rows [begin, end), added to sums: those of v, of dy, the outer products and the Gram matrices, one behind the other.
+template <class T>
+void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, float* dy_block, float* sums) {
+  const Pointwise& p = s.p;
+  float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),
+        *gram = products + p.out_channels() * p.inputs;
+  const int64_t in = p.in_channels(), out = p.out_channels();
+  for (int64_t row = begin; row < end; row += block_rows) {
+    const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
+    Ahead ahead(p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
+    for (const T* x : {s.v.x, s.v.minus})
+      if (x != nullptr) ahead.add(x + next * in, more * in);
+    if (s.dy != nullptr) ahead.add(s.dy + next * out, more * out);
+    const float* v = load_rows(s.v, s.centre, in, row, rows, v_block);
+    if (s.centre != nullptr) add_rows(v, in, rows, sums);
+    if (s.gram) outer(v, v, rows, p.groups, p.inputs, p.inputs, ahead, gram);
+    if (s.dy == nullptr) continue;
+    const float* dy = load_rows(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
+    if (s.centre != nullptr) add_rows(dy, out, rows, dy_sums);
+    outer(v, dy, rows, p.groups, p.inputs, p.outputs, ahead, products);
+  }
+}
+
+void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
+  map_rows(m, begin, end, in, out);
+}
+void map_bf16(const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
+  map_rows(m, begin, end, in, out);
+}
+void sum_f32(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
+  sum_rows(s, begin, end, v, dy, sums);
+}
+void sum_bf16(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
+  sum_rows(s, begin, end, v, dy, sums);
 }
 
 }  // namespace
@@ -131,90 +260,138 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "backends/cpu/grouped.h"
-#include "backends/cpu/parallel.h"
 
 namespace mgic::cpu {
 namespace {
 
-HWY_EXPORT(multiply);
-HWY_EXPORT(outer);
+HWY_EXPORT(map_f32);
+HWY_EXPORT(map_bf16);
+HWY_EXPORT(sum_f32);
+HWY_EXPORT(sum_bf16);
 
-// Groups with fewer than four channels are taken together, with zeros between them.
-struct Merged {
-  Pointwise p;
-  int64_t of;  // groups that became one
+void map_here(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
+  HWY_DYNAMIC_DISPATCH(map_f32)(m, begin, end, in, out);
+}
+void map_here(const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
+  HWY_DYNAMIC_DISPATCH(map_bf16)(m, begin, end, in, out);
+}
+void sum_here(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
+  HWY_DYNAMIC_DISPATCH(sum_f32)(s, begin, end, v, dy, sums);
+}
+void sum_here(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
+  HWY_DYNAMIC_DISPATCH(sum_bf16)(s, begin, end, v, dy, sums);
+}
 
-  explicit Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, own.outputs)) {
-    p = {own.rows, own.groups / of, own.inputs * of, own.outputs * of};
-  }
-  // f(output, input, weight of the convolution): within one group of p, but for the zeros.
-  template <class F>
-  void each_weight(int64_t group, F&& f) const {
-    const int64_t inputs = p.inputs / of, outputs = p.outputs / of;
-    for (int64_t o = 0; o < p.outputs; ++o) {
-      const int64_t first = o / outputs * inputs, weight = (group * p.outputs + o) * inputs;
-      for (int64_t i = 0; i < inputs; ++i) f(o, first + i, weight + i);
-    }
-  }
-  // (groups, outputs, inputs), or (groups, inputs, outputs).
-  Scratch<float> weights(const float* w, bool transpose) const {
-    Scratch<float> all(p.groups * p.inputs * p.outputs);
-    if (of > 1) std::fill_n(all.data(), all.count(), 0.0f);
-    for (int64_t g = 0; g < p.groups; ++g)
-      each_weight(g, [&](int64_t o, int64_t i, int64_t own) {
-        all[(g * p.inputs * p.outputs) + (transpose ? i * p.outputs + o : o * p.inputs + i)] = w[own];
-      });
-    return all;
-  }
-};
+// Parts of the rows, of which each is worth a thread's while; several a thread where there are rows enough.
+int row_parts(int64_t rows, int64_t channels) {
+  return std::min(parts_of(rows, elements_per_thread / channels) * chunks_per_thread, chunks_of(rows));
+}
 
 }  // namespace
+
+template <class T>
+void run(const RowMap<T>& map) {
+  int64_t depth = 0, channels = map.groups * map.width;
+  for (const auto& term : map.terms) {
+    depth = std::max(depth, term.depth);
+    channels += map.groups * term.depth;
+  }
+  const int64_t in = block_rows * map.groups * depth, room = in + block_rows * map.groups * map.width;
+  Scratch<float> scratch(threads() * room);
+  parallel_chunks(map.rows, row_parts(map.rows, channels), true, [&](int, int thread, int64_t begin, int64_t end) {
+    float* own = scratch.data() + thread * room;
+    map_here(map, begin, end, own, own + in);
+  });
+}
+
+template <class T>
+Sums run(const RowSums<T>& s) {
+  const Pointwise& p = s.p;
+  const int64_t in = p.in_channels(), out = p.out_channels(), products = out * p.inputs,
+                count = in + out + products + in * p.inputs, room = block_rows * (in + out);
+  const int parts = row_parts(p.rows, in + out);
+  Scratch<float> scratch(threads() * room), partial(parts * count);
+  parallel_chunks(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
+    float *own = scratch.data() + thread * room, *sums = partial.data() + part * count;
+    std::fill_n(sums, count, 0.0f);
+    sum_here(s, begin, end, own, own + block_rows * in, sums);
+  });
+  const auto total = [&](int64_t first, int64_t n) {
+    std::vector<double> sum(static_cast<size_t>(n));
+    for (int part = 0; part < parts; ++part)
+      for (int64_t i = 0; i < n; ++i) sum[static_cast<size_t>(i)] += partial[part * count + first + i];
+    return sum;
+  };
+  const bool dy = s.dy != nullptr;
+  return {total(0, in), total(in, dy ? out : 0), total(in + out, dy ? products : 0),
+          total(in + out + products, s.gram ? in * p.inputs : 0)};
+}
+
+Merged::Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, own.outputs)) {
+  p = {own.rows, own.groups / of, own.inputs * of, own.outputs * of};
+}
+
+std::vector<float> Merged::weights(const float* w) const {
+  std::vector<float> all(static_cast<size_t>(p.out_channels() * p.inputs));
+  each_weight([&](int64_t place, int64_t own) { all[static_cast<size_t>(place)] = w[own]; });
+  return all;
+}
+
+std::vector<float> forward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale) {
+  std::vector<float> factors(w.size());
+  for (int64_t o = 0; o < p.out_channels(); ++o)
+    for (int64_t i = 0; i < p.inputs; ++i)
+      factors[static_cast<size_t>((o / p.outputs * p.inputs + i) * p.outputs + o % p.outputs)] =
+          w[static_cast<size_t>(o * p.inputs + i)] * (scale == nullptr ? 1.0f : scale[o]);
+  return factors;
+}
+
+std::vector<float> backward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale) {
+  std::vector<float> factors(w);
+  if (scale == nullptr) return factors;
+  for (size_t k = 0; k < factors.size(); ++k) factors[k] *= scale[static_cast<int64_t>(k) / p.inputs];
+  return factors;
+}
 
 bool pointwise_suits(int64_t groups, int64_t inputs, int64_t outputs) {
   const int64_t merged = inputs > 1 && outputs > 1 ? merged_groups(groups, inputs, outputs) : 1;
   return merged > 0 && merged * inputs % 4 == 0 && merged * outputs % 4 == 0 && inputs <= 32 && outputs <= 32;
 }
 
-void pointwise_forward(const Pointwise& own, const float* x, const float* w, float* y) {
+template <class T>
+void pointwise_forward(const Pointwise& own, const T* x, const float* w, const float* bias, const T* residual, T* y) {
   const Merged merged(own);
   const Pointwise& p = merged.p;
-  const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs;
-  const auto weights = merged.weights(w, true);
-  parallel_ranges(p.rows, in + out, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(multiply)
-    (x + begin * in, weights.data(), end - begin, p.groups, p.inputs, p.outputs, false, y + begin * out);
+  const auto factors = forward_factors(p, merged.weights(w), nullptr);
+  run(RowMap<T>{p.rows, p.groups, p.outputs, {{{x}, p.inputs, factors.data()}}, bias, residual, y});
+}
+
+template <class T>
+void pointwise_backward_data(const Pointwise& own, const T* dy, const float* w, bool accumulate, T* dx) {
+  const Merged merged(own);
+  const Pointwise& p = merged.p;
+  const auto factors = merged.weights(w);
+  run(RowMap<T>{p.rows, p.groups, p.inputs, {{{dy}, p.outputs, factors.data()}}, nullptr, nullptr, dx, accumulate});
+}
+
+template <class T>
+void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, bool accumulate, float* dw) {
+  const Merged merged(own);
+  const Sums sums = run(RowSums<T>{merged.p, {x}, dy});
+  merged.each_weight([&](int64_t place, int64_t weight) {
+    dw[weight] = static_cast<float>((accumulate ? dw[weight] : 0.0) + sums.outer[static_cast<size_t>(place)]);
   });
 }
 
-void pointwise_backward_data(const Pointwise& own, const float* dy, const float* w, bool accumulate, float* dx) {
-  const Merged merged(own);
-  const Pointwise& p = merged.p;
-  const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs;
-  const auto weights = merged.weights(w, false);
-  parallel_ranges(p.rows, in + out, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(multiply)
-    (dy + begin * out, weights.data(), end - begin, p.groups, p.outputs, p.inputs, accumulate, dx + begin * in);
-  });
-}
-
-void pointwise_backward_weights(const Pointwise& own, const float* x, const float* dy, bool accumulate, float* dw) {
-  const Merged merged(own);
-  const Pointwise& p = merged.p;
-  const int64_t in = p.groups * p.inputs, out = p.groups * p.outputs, count = out * p.inputs;
-  const int parts = parts_of(p.rows, elements_per_thread / (in + out));
-  Scratch<float> partial(parts * count);
-  parallel(p.rows, parts, [&](int part, int64_t begin, int64_t end) {
-    float* mine = partial.data() + part * count;
-    std::fill_n(mine, count, 0.0f);
-    HWY_DYNAMIC_DISPATCH(outer)(x + begin * in, dy + begin * out, end - begin, p.groups, p.inputs, p.outputs, mine);
-  });
-  for (int64_t g = 0; g < p.groups; ++g)
-    merged.each_weight(g, [&](int64_t o, int64_t i, int64_t weight) {
-      float sum = accumulate ? dw[weight] : 0;
-      for (int part = 0; part < parts; ++part) sum += partial[part * count + (g * p.outputs + o) * p.inputs + i];
-      dw[weight] = sum;
-    });
-}
+#define MGIC_POINTWISE(T)                                                                                   \
+  template void run(const RowMap<T>&);                                                                      \
+  template Sums run(const RowSums<T>&);                                                                     \
+  template void pointwise_forward<T>(const Pointwise&, const T*, const float*, const float*, const T*, T*); \
+  template void pointwise_backward_data<T>(const Pointwise&, const T*, const float*, bool, T*);             \
+  template void pointwise_backward_weights<T>(const Pointwise&, const T*, const T*, bool, float*);
+MGIC_POINTWISE(float)
+MGIC_POINTWISE(bf16)
+#undef MGIC_POINTWISE
 
 }  // namespace mgic::cpu
 #endif  // HWY_ONCE
