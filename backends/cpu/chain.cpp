@@ -16,6 +16,7 @@
 #include "backends/cpu/grouped_weights.h"
 #include "backends/cpu/normalization.h"
 #include "backends/cpu/passes.h"
+#include "backends/cpu/transfer.h"
 
 namespace mgic {
 namespace cpu {
@@ -176,6 +177,14 @@ bool aligned(const Chain& chain, const ChainInput& in) {
 using namespace cpu;
 
 void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) {
+  if (is_transfer(chain, in)) {
+    const Link& link = chain.links[0];
+    LinkState& state = states[0];
+    transfer_forward(chain, in, state, y);
+    if (!link.gamma.defined() || !chain.training) return;
+    Tensor mean = link.running_mean, variance = link.running_var;
+    return update_running(state.mean, state.variance, y.shape().rows(), link.momentum, mean, variance);
+  }
   if (!fuses(chain, in)) {
     if (!chain.saves && !chain.training && !in.minus.defined()) return evaluate_folded(chain, in, states, y);
     return Backend::conv_chain(chain, in, states, y);
@@ -231,6 +240,7 @@ void CpuBackend::evaluate_folded(const Chain& chain, const ChainInput& in, std::
 
 void CpuBackend::conv_chain_backward(const Chain& chain, const ChainInput& in, const std::vector<LinkState>& states,
                                      const Tensor& dy, const ChainSinks& sinks) {
+  if (is_transfer(chain, in)) return transfer_backward(chain, in, states[0], dy, sinks);
   if (!fuses(chain, in)) return Backend::conv_chain_backward(chain, in, states, dy, sinks);
   const size_t n = chain.links.size();
   const Link& last = chain.links.back();

@@ -9,7 +9,7 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/pointwise.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
-#include "backends/cpu/simd-inl.h"
+#include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/pointwise.h"
 // clang-format on
 
@@ -66,6 +66,16 @@ class Ahead {
   int count_ = 0;
   int64_t products_;
 };
+
+// Whole vectors are stored with the arithmetic's own rounding.
+template <class A>
+HWY_INLINE WholeOf<A> rounding(Whole) {
+  return {};
+}
+template <class A>
+HWY_INLINE Part rounding(Part part) {
+  return part;
+}
 
 // Rows of x − minus − centre as f32: in `block`, or where they lie if they are just that.
 template <class T>
@@ -130,12 +140,13 @@ void multiply(const float* x, const float* w, int64_t rows, int64_t groups, int6
 }
 
 // The rows' results are in `block`.
-template <class T>
+template <class A, class T>
 void store_rows(const RowMap<T>& map, int64_t row, int64_t rows, const float* block) {
   const int64_t channels = map.groups * map.width, all = rows * channels, width = map.shift == nullptr ? all : channels;
   for (int64_t begin = 0; begin < all; begin += width) {
     const int64_t at = row * channels + begin;
-    each_vector(0, width, [&](int64_t i, auto memory) HWY_ATTR {
+    each_vector(0, width, [&](int64_t i, auto whole_or_part) HWY_ATTR {
+      const auto memory = rounding<A>(whole_or_part);
       V v = memory.load(block + begin + i);
       if (map.shift != nullptr) v = hn::Add(v, memory.load(map.shift + i));
       if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at + i));
@@ -146,7 +157,7 @@ void store_rows(const RowMap<T>& map, int64_t row, int64_t rows, const float* bl
 }
 
 // Rows [begin, end); `in` and `out` hold a block of rows each.
-template <class T>
+template <class A, class T>
 void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float* out) {
   const int64_t channels = map.groups * map.width;
   for (int64_t row = begin; row < end; row += block_rows) {
@@ -158,17 +169,20 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float
     if (map.residual != nullptr) ahead.add(map.residual + next * channels, more * channels);
     for (T* y : {map.y, map.negated})
       if (y != nullptr) ahead.add(y + next * channels, more * channels, true);
-    // Sums that nothing more is done to go where they belong.
+    // Sums that nothing more is done to go where they belong, if that is not where they come from.
     float* to = out;
-    if constexpr (std::is_same_v<T, float>)
-      if (map.shift == nullptr && map.residual == nullptr && map.negated == nullptr) to = map.y + row * channels;
+    if constexpr (std::is_same_v<T, float>) {
+      const bool apart = std::ranges::none_of(map.terms, [&](const auto& term) { return term.rows.x == map.y; });
+      if (apart && map.shift == nullptr && map.residual == nullptr && map.negated == nullptr)
+        to = map.y + row * channels;
+    }
     bool accumulate = to != out && map.accumulate;
     for (const auto& term : map.terms) {
       const float* x = load_rows(term.rows, nullptr, map.groups * term.depth, row, rows, in);
       multiply(x, term.weights, rows, map.groups, term.depth, map.width, accumulate, ahead, to);
       accumulate = true;
     }
-    if (to == out) store_rows(map, row, rows, out);
+    if (to == out) store_rows<A>(map, row, rows, out);
   }
 }
 
@@ -242,10 +256,13 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
 }
 
 void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
-  map_rows(m, begin, end, in, out);
+  map_rows<F32>(m, begin, end, in, out);
 }
-void map_bf16(const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
-  map_rows(m, begin, end, in, out);
+void map_bf16(bool rounds [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
+#if MGIC_HAS_BF16_DOT
+  if (rounds) return map_rows<Bf16>(m, begin, end, in, out);
+#endif
+  map_rows<F32>(m, begin, end, in, out);
 }
 void sum_f32(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   sum_rows(s, begin, end, v, dy, sums);
@@ -260,6 +277,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "backends/cpu/grouped.h"
+#include "backends/cpu/passes.h"
 
 namespace mgic::cpu {
 namespace {
@@ -273,7 +291,7 @@ void map_here(const RowMap<float>& m, int64_t begin, int64_t end, float* in, flo
   HWY_DYNAMIC_DISPATCH(map_f32)(m, begin, end, in, out);
 }
 void map_here(const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
-  HWY_DYNAMIC_DISPATCH(map_bf16)(m, begin, end, in, out);
+  HWY_DYNAMIC_DISPATCH(map_bf16)(packs_pairs<bf16>(), m, begin, end, in, out);
 }
 void sum_here(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   HWY_DYNAMIC_DISPATCH(sum_f32)(s, begin, end, v, dy, sums);

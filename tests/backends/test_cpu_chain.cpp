@@ -41,6 +41,10 @@ const std::vector<ChainCase> chains = {
     {{5, 3, 7, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // a slab that is half empty
     {{2, 9, 3, 12}, {{12, 3, 3, relu}, {12, 3, 3}}, false, true, relu},   // 4, and three groups
     {{1, 1, 1, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},   // one pixel
+    {{2, 8, 12, 48}, {{48, 3, 3, relu}, {48, 3, 3}}, false, true, relu},  // Winograd's larger tiles: 16,
+    {{1, 16, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // 8,
+    {{2, 12, 8, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // 4,
+    {{1, 44, 36, 48}, {{32, 3, 1, relu}, {48, 3, 1}}, false, true},       // dense, several bands an image
     {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},     // more images than chunks
     {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},     // odd, one group
     {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                   // a stem
@@ -49,6 +53,13 @@ const std::vector<ChainCase> chains = {
     {{2, 7, 5, 16}, {{8, 1, 2, none}}},                                   // with a normalisation, 8 → 4
     {{3, 7, 5, 16}, {{32, 1, 2}}, true, true},                            // a coarse correction, 8 → 16
     {{3, 7, 5, 8}, {{16, 1, 2}}, true, true},                             // 4 → 8
+    {{2, 9, 5, 12}, {{24, 1, 3}}, true, true},                            // 4 → 8, three groups
+    {{2, 5, 3, 10}, {{20, 1, 5}}, true, true},                            // 2 → 4, an odd number of groups
+    {{2, 5, 3, 24}, {{12, 1, 6}}, true},                                  // 4 → 2, merged
+    {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},                           // 8 → 8
+    {{2, 4, 4, 16}, {{32, 1, 2, none, false}}, true, true},               // a correction that is not normalised
+    {{1, 40, 30, 64}, {{64, 1, 2}}, true, true},                          // 32 → 32, on several threads
+    {{2, 1, 1, 16}, {{8, 1, 2}}},                                         // two rows
     {{2, 5, 4, 64}, {{16, 1, 1, relu}, {16, 3, 1, relu}, {64, 1, 1, relu}}, false, true, relu},  // a bottleneck
     {{2, 5, 4, 64}, {{32, 1, 2, relu}, {32, 3, 2, relu}, {64, 1, 2}}, false, true, relu},    // 32 → 16 → 16 → 32
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation
@@ -56,6 +67,8 @@ const std::vector<ChainCase> chains = {
     {{2, 40, 40, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several bands an image
     {{1, 3, 130, 32}, {{16, 1, 2}}},
 };
+
+constexpr size_t raw_output = 1;  // of a lone link
 
 // What one step leaves behind. Index 0 is y, then per link raw, mean, variance, running mean and variance.
 struct Step {
@@ -132,6 +145,11 @@ struct Step {
   }
   // Where the raw output of the last link is the chain's.
   bool bare() const { return !c.residual && !c.links.back().norm && c.links.back().activation == none; }
+  // Of a lone transfer with anything behind it the cpu backend never makes the raw output that the reference goes by.
+  bool makes_raw() const {
+    const LinkCase& l = c.links[0];
+    return bare() || c.links.size() > 1 || l.kernel > 1 || l.activation != none;
+  }
   size_t forward_outputs() const { return 1 + 5 * c.links.size(); }
 
   void forward(Backend& b, Outputs& o) const {
@@ -156,6 +174,7 @@ struct Step {
   void operator()(Backend& b, Outputs& o) const {
     forward(b, o);
     if (saves) backward(b, o);
+    if (!makes_raw()) o[raw_output] = Tensor::zeros(o[raw_output].shape(), o[raw_output].dtype(), Device::cpu);
   }
 };
 
@@ -217,10 +236,12 @@ TEST_CASE("cpu chains in bf16 stay close to those in f32, and repeat bit for bit
         half.forward(cpu_backend(), first);
         Outputs gradients;
         for (const Tensor& t : first) gradients.push_back(t.clone().to(DType::f32));
+        if (!half.makes_raw()) gradients[raw_output] = expected[raw_output].clone();
         full.backward(reference_backend(), gradients);
         half.backward(cpu_backend(), first);
         half(cpu_backend(), second);
         for (size_t i = 0; i < first.size(); ++i) {
+          if (i == raw_output && !half.makes_raw()) continue;
           CAPTURE(i);
           CHECK(equal(first[i], second[i]));
           CHECK(relative(first[i], i < half.forward_outputs() ? expected[i] : gradients[i]) <= tolerance);
