@@ -98,6 +98,10 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
     }));
     call.links.push_back({g, keep.back()->packed.data(), keep.back()->padded_bias.data(), link.activation});
   }
+  // All links walk the same items.
+  int64_t stacked = call.links[0].conv.stacked;
+  for (const FoldedLink& l : call.links) stacked = std::min(stacked, l.conv.stacked);
+  for (FoldedLink& l : call.links) l.conv.stacked = stacked;
   run(call);
 }
 

@@ -185,6 +185,10 @@ struct Tiles {
   const Cell* w;
   float* out;  // (rows, width, 16)
   int64_t out_row;
+  const Grouped* conv;  // whose row `first` of a plane is at x
+  int64_t first;
+
+  const Cell* row(int64_t y) const { return x + (conv->plane_row(first + y) - conv->plane_row(first)) * pitch; }
 };
 
 // each(step) with step(sum, pixel): all cells of several groups of four channels, whose weights (cells, lanes) are

@@ -1,5 +1,7 @@
 #include "backends/cpu/grouped.h"
 
+#include "backends/cpu/parallel.h"
+
 namespace mgic::cpu {
 
 int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs) {
@@ -15,12 +17,20 @@ bool winograd_suits(int64_t kernel, int64_t inputs, int64_t outputs) {
   return kernel == 3 && (whole_slabs || (inputs == outputs && (inputs == 4 || inputs == 8)));
 }
 
-int64_t winograd_tile(const Grouped& g, bool pairs) {
-  if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return 0;
-  // The larger tiles suit f32 alone (winograd-inl.h). Small images have too few of them to serve with one vector of
-  // weights, and a thread's own cache has to keep the weights, four times as many as those of the kernel.
-  const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && g.image_pixels() >= 64;
-  return !pairs && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
+// Images whose pixels make the tiles that are taken at a time, but for every thread to have its share of the batch.
+int64_t images_at_a_time(const Grouped& g) {
+  constexpr int64_t pixels = 128;
+  return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / chunks_of(g.batch), 1));
+}
+
+void choose_winograd(Grouped& g, bool pairs) {
+  if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return;
+  const int64_t images = images_at_a_time(g);
+  // The larger tiles suit f32 alone (winograd-inl.h). There must be enough of them to serve with one vector of weights,
+  // and a thread's own cache has to keep the weights, four times as many as those of the kernel.
+  const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && images * g.image_pixels() >= 64;
+  g.tile = !pairs && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
+  if (g.whole_tiles()) g.stacked = images;
 }
 
 }  // namespace
@@ -43,7 +53,7 @@ bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
 Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, bool pairs) {
   const int64_t inputs = w[3], outputs = w[0] / p.groups, merged = merged_groups(p.groups, inputs, outputs);
   Grouped g{x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
-  g.tile = winograd_tile(g, pairs);
+  choose_winograd(g, pairs);
   return g;
 }
 

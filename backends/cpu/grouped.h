@@ -29,10 +29,16 @@ struct Grouped {
   int64_t merged = 1;
   // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum.
   int64_t tile = 0;
+  // Small images have few tiles. So many of them lie below each other in one plane, with a border between them, as one
+  // image of so many times the height.
+  int64_t stacked = 1;
 
   int64_t border() const { return kernel / 2; }
   int64_t taps() const { return kernel * kernel; }
   int64_t pitch() const { return width + 2 * border(); }  // pixels from one row of a plane to the next
+  // Row y of a plane's images, counted from the first, and all rows of a plane with `rows` of them.
+  int64_t plane_row(int64_t y) const { return stacked > 1 ? y + y / height * border() : y; }
+  int64_t plane_rows(int64_t rows) const { return stacked > 1 ? plane_row(rows) + border() : rows + 2 * border(); }
   // Weights of a pair of channels: those of the kernel, or of a tile's transform.
   int64_t positions() const { return tile > 0 ? (tile + 2) * (tile + 2) : taps(); }
   // Gradients of weights go through Winograd's filtering too where whole tiles cover the image.

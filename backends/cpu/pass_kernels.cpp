@@ -63,24 +63,28 @@ HWY_INLINE void clear_borders(const Grouped& g, typename A::Cell* row) {
   std::fill_n(row + g.pitch() * A::pixel - cells, cells, typename A::Cell{});
 }
 
-// plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n, zeros outside of the image.
+// plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n and those that are stacked below it,
+// zeros outside of the images.
 template <class A, class F>
 HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t y1, F&& value,
                      typename A::Cell* plane) {
   using Cell = typename A::Cell;
-  const int64_t border = g.border(), row_cells = g.pitch() * A::pixel;
+  const int64_t border = g.border(), row_cells = g.pitch() * A::pixel,
+                bottom = g.stacked > 1 ? y1 : std::min(y1 + border, g.height);
+  const Cell* const end = plane + g.plane_rows(y1 - y0) * row_cells;
   with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
-    for (int64_t y = y0 - border; y < y1 + border; ++y, plane += row_cells) {
-      if (y < 0 || y >= g.height) {
-        std::fill_n(plane, row_cells, Cell{});
-        continue;
-      }
-      clear_borders<A>(g, plane);
-      int64_t at = (n * g.height + y) * g.width * slab.channels + slab.first;
-      Cell* out = plane + border * A::pixel;
-      for (int64_t x = 0; x < g.width; ++x, at += slab.channels, out += A::pixel)
-        vectors.each([&](int u, auto memory) HWY_ATTR { A::put(value(at + u * lanes(), u, memory), out, u); });
+    Cell* at = plane;
+    for (int64_t y = std::max<int64_t>(g.stacked > 1 ? y0 : y0 - border, 0); y < bottom; ++y) {
+      Cell* row = plane + (g.plane_row(y - y0) + border) * row_cells;
+      std::fill(at, row, Cell{});
+      clear_borders<A>(g, row);
+      at = row + row_cells;
+      int64_t from = (n * g.height + y) * g.width * slab.channels + slab.first;
+      Cell* out = row + border * A::pixel;
+      for (int64_t x = 0; x < g.width; ++x, from += slab.channels, out += A::pixel)
+        vectors.each([&](int u, auto memory) HWY_ATTR { A::put(value(from + u * lanes(), u, memory), out, u); });
     }
+    std::fill_n(at, end - at, Cell{});
   });
 }
 
@@ -236,7 +240,7 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
       const int64_t block = quads ? (bundle * slab_channels + channel) / lanes
                                   : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
       return Tiles<typename A::Cell>{
-          planes + in / slab_channels * plane + (y - top) * row_cells + A::cells(in % slab_channels),
+          planes + in / slab_channels * plane + g.plane_row(y - top) * row_cells + A::cells(in % slab_channels),
           plane,
           row_cells,
           slabs,
@@ -244,7 +248,9 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           cells,
           weights + block * slabs * g.positions() * cells * lanes,
           out + lane,
-          g.width * slab_channels};
+          g.width * slab_channels,
+          &g,
+          y - top};
     };
     if constexpr (!A::pairs)
       if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
@@ -292,7 +298,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
                    float* block, float* moments) {
   auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped& g = call.conv;
-  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
+  const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
   int64_t done = 0;
   for (int64_t i = begin; i < end; ++i) {
@@ -363,8 +369,7 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
               quads ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
           const auto tiles_of = [&](auto tile) HWY_ATTR {
             winograd_weights<A, decltype(tile)::value, quads.value>(
-                d, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, g.pitch() * A::pixel,
-                rows, g.width, blocks, own,
+                d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
                 dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector);
           };
           if constexpr (!A::pairs)
@@ -447,7 +452,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
                     float* block, float* dw, double* sums) {
   auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped g = call.conv, t = g.transposed();
-  const int64_t plane = (bands.rows + 2 * g.border()) * g.pitch() * A::pixel;
+  const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
   auto* x_planes = planes + g.out_slabs() * plane;
   auto* pairs = x_planes + g.in_slabs() * plane + slab_channels;
@@ -537,7 +542,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
       int64_t halo = 0;
       for (size_t i = 1; i < call.links.size(); ++i) halo += call.links[i].conv.border();
       int64_t y0 = std::max<int64_t>(bands.begin(item) - halo, 0),
-              y1 = std::min(bands.end(item) + halo, final_conv.height);
+              y1 = std::min(bands.end(item) + halo, bands.bottom(item));
       Cell *from = planes, *to = planes + planes_of_a_link;
       const Grouped& head = call.links[0].conv;
       const Unit next_of = next_unit(final_conv, b, item, item + 1 == end, false);
@@ -550,7 +555,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
       ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
                 true);
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
-        return (whole_tiles(g, rows) + 2 * g.border()) * g.pitch() * A::pixel;
+        return g.plane_rows(whole_tiles(g, rows)) * g.pitch() * A::pixel;
       };
       for (int64_t s = 0; s < head.in_slabs(); ++s) {
         const int64_t channel = b * head.bundle() * head.inputs + s * slab_channels;
@@ -567,19 +572,22 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
         const Grouped& next = call.links[is_last ? i : i + 1].conv;
         halo -= is_last ? 0 : next.border();
         const int64_t z0 = is_last ? y0 : std::max<int64_t>(bands.begin(item) - halo, 0),
-                      z1 = is_last ? y1 : std::min(bands.end(item) + halo, g.height);
+                      z1 = is_last ? y1 : std::min(bands.end(item) + halo, bands.bottom(item));
         const int64_t next_plane = plane_of(next, z1 - z0), next_row = next.pitch() * A::pixel;
         for (int64_t s = 0; s < g.out_slabs(); ++s) {
           const Slab slab{g.out_channels(), b * g.bundle() * g.outputs + s * slab_channels};
           if (slab.first >= slab.channels) continue;
           const SlabParameter bias(link.bias + slab.first);
           if (!is_last) {
-            // Rows [y0, y1) are computed; the others lie outside of the image.
-            Cell *own = to + s * next_plane, *computed = own + (y0 - z0 + next.border()) * next_row,
-                 *behind = computed + (y1 - y0) * next_row;
-            std::fill(own, computed, Cell{});
-            std::fill(behind, own + next_plane, Cell{});
-            for (Cell* row = computed; row < behind; row += next_row) clear_borders<A>(next, row);
+            // Rows [y0, y1) are computed; the others lie outside of the images.
+            Cell *own = to + s * next_plane, *at = own;
+            for (int64_t y = y0; y < y1; ++y) {
+              Cell* row = own + (next.plane_row(y - z0) + next.border()) * next_row;
+              std::fill(at, row, Cell{});
+              clear_borders<A>(next, row);
+              at = row + next_row;
+            }
+            std::fill(at, own + next_plane, Cell{});
           }
           with_activation(link.activation, [&](auto inner) HWY_ATTR {
             each_block_of_rows<A>(
@@ -588,8 +596,8 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
                   if (!is_last) {
                     const int64_t y = pixel / g.width - n * g.height;
                     for (int64_t row = 0; row < count / g.width; ++row) {
-                      Cell* out =
-                          to + s * next_plane + (y + row - z0 + next.border()) * next_row + next.border() * A::pixel;
+                      Cell* out = to + s * next_plane + (next.plane_row(y + row - z0) + next.border()) * next_row +
+                                  next.border() * A::pixel;
                       for (int64_t x = 0; x < g.width; ++x, values += slab_channels, out += A::pixel)
                         for (int u = 0; u < slab_vectors; ++u)
                           A::put(inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u])), out, u);

@@ -6,16 +6,21 @@
 
 namespace mgic::cpu {
 
-// A batch is walked in items: bands of rows of one image, whose planes fit a thread's own cache.
+// A batch is walked in items: bands of rows of one image, whose planes fit a thread's own cache, or some small images.
 struct Bands {
-  int64_t batch, height, rows, per_image;
+  int64_t batch, height, rows, stacked, per_image;
 
-  Bands(int64_t batch, int64_t height, int64_t rows)
-      : batch(batch), height(height), rows(rows), per_image((height + rows - 1) / rows) {}
-  int64_t items() const { return batch * per_image; }
-  int64_t image(int64_t item) const { return item / per_image; }
+  Bands(const Grouped& g, int64_t rows)
+      : batch(g.batch),
+        height(g.height),
+        rows(g.stacked > 1 ? g.stacked * height : rows),
+        stacked(g.stacked),
+        per_image(stacked > 1 ? 1 : (height + rows - 1) / rows) {}
+  int64_t items() const { return (batch + stacked - 1) / stacked * per_image; }
+  int64_t image(int64_t item) const { return item / per_image * stacked; }  // the first one
   int64_t begin(int64_t item) const { return item % per_image * rows; }
-  int64_t end(int64_t item) const { return std::min(begin(item) + rows, height); }
+  int64_t end(int64_t item) const { return std::min(begin(item) + rows, bottom(item)); }
+  int64_t bottom(int64_t item) const { return std::min(stacked, batch - image(item)) * height; }
 };
 
 // Rows that tiles of 4 outputs read and compute for so many rows: where a chain is evaluated, its bands have halos.

@@ -17,12 +17,12 @@ Bands bands_of(const Grouped& g, int64_t slabs) {
   const int64_t fit = bytes / (slabs * g.pitch() * slab_channels * static_cast<int64_t>(sizeof(float)));
   const int64_t per_image = (threads() + g.batch - 1) / g.batch, most = (g.height + per_image - 1) / per_image;
   const int64_t rows = std::min(std::max<int64_t>(fit - 2 * g.border(), 8), most);
-  return {g.batch, g.height, (rows + 3) / 4 * 4};
+  return {g, (rows + 3) / 4 * 4};
 }
 
 // In cells; planes of pairs take half as many, and leave room.
 int64_t plane_size(const Grouped& g, const Bands& bands) {
-  return (bands.rows + 2 * g.border()) * g.pitch() * slab_channels;
+  return g.plane_rows(bands.rows) * g.pitch() * slab_channels;
 }
 
 // Vectors may reach a little beyond the last pixel; the blocks of outputs lie behind the planes.
@@ -81,7 +81,7 @@ void run(const BackwardCall<T>& call) {
   const int64_t slabs = g.in_slabs() + g.out_slabs();
   const Bands bands = bands_of(g, slabs);
   const int parts = chunks_of(bands.items());
-  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, bands.rows + 2 * g.border()) + slack,
+  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, g.plane_rows(bands.rows)) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
   WeightGradients dw(g, call.dw ? parts : 0);
   Scratch<float> scratch(threads() * room);
@@ -114,7 +114,7 @@ void run(const EvaluationCall<T>& call) {
   const Bands bands = bands_of(call.links[0].conv, sides * slabs);
   int64_t link_planes = 0, block = 0;
   for (const FoldedLink& l : call.links) {
-    const int64_t rows = whole_tiles(l.conv, bands.rows + 2 * halo) + 2 * l.conv.border();
+    const int64_t rows = l.conv.plane_rows(whole_tiles(l.conv, bands.rows + 2 * halo));
     link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
     block = std::max(block, block_size(l.conv));
   }

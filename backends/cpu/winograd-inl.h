@@ -263,13 +263,14 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
   WinogradTiles<A, M> tiles;
   const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
-    const typename A::Cell* x = in.x + M * begin * A::pixel;
+    const int64_t first = M * begin * A::pixel;
     const int64_t calls = in.slabs * blocks * (M + 2), share = (M * M * count * (s1 - s0) + calls - 1) / calls;
-    for (int64_t slab = 0; slab < in.slabs; ++slab, x += in.plane) {
+    for (int64_t slab = 0; slab < in.slabs; ++slab) {
       for (int64_t s = s0; s < s1; ++s)
-        winograd_inputs<A, M>(x + M * s * in.pitch, in.pitch, count, [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
-          A::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
-        });
+        winograd_inputs<A, M>(in.row(M * s) + slab * in.plane + first, in.pitch, count,
+                              [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
+                                A::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
+                              });
       for (int64_t i = 0; i < blocks; ++i)
         winograd_products<A, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
                                        A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
@@ -359,14 +360,14 @@ HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_
 // `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs, `vector` floats
 // from one to the next.
 template <class A, int M, bool quads, class Tag>
-HWY_INLINE void winograd_weights(Tag d, const typename A::Cell* x, const typename A::Cell* dy, int64_t pitch,
-                                 int64_t rows, int64_t width, int64_t blocks, int64_t outputs, float* dw,
-                                 int64_t vector) {
+HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell* x, const typename A::Cell* dy,
+                                 int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector) {
   constexpr int64_t lanes = hn::MaxLanes(d);
+  const int64_t pitch = g.pitch() * A::pixel;
   WinogradTiles<A, M> tiles;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     for (int64_t s = s0; s < s1; ++s) {
-      const int64_t at = M * s * pitch + M * begin * A::pixel, first = (s - s0) * places;
+      const int64_t at = g.plane_row(M * s) * pitch + M * begin * A::pixel, first = (s - s0) * places;
       const auto put_to = [&](typename A::Cell* to) {
         return [=](int p, int64_t t, int u, auto... v)
                    HWY_ATTR { A::put_summands(v..., to + tiles.at(p, 0, slab_channels), first + t, u); };
@@ -392,7 +393,7 @@ HWY_INLINE void winograd_weights(Tag d, const typename A::Cell* x, const typenam
         outer(Count<some / 2>(), Count<8>());
     }
   };
-  each_winograd_piece<M>(rows, width, winograd_summands<A>, piece);
+  each_winograd_piece<M>(rows, g.width, winograd_summands<A>, piece);
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE

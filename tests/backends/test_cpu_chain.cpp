@@ -46,20 +46,24 @@ const std::vector<ChainCase> chains = {
     {{2, 12, 8, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // 4,
     {{1, 44, 36, 48}, {{32, 3, 1, relu}, {48, 3, 1}}, false, true},       // dense, several bands an image
     {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},     // more images than chunks
-    {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},     // odd, one group
-    {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                   // a stem
-    {{2, 6, 5, 30}, {{20, 5, 1, hswish}}},                                // a large kernel, two slabs to one group
-    {{2, 7, 5, 32}, {{16, 1, 2, none, false}}},                           // a restriction, 16 → 8
-    {{2, 7, 5, 16}, {{8, 1, 2, none}}},                                   // with a normalisation, 8 → 4
-    {{3, 7, 5, 16}, {{32, 1, 2}}, true, true},                            // a coarse correction, 8 → 16
-    {{3, 7, 5, 8}, {{16, 1, 2}}, true, true},                             // 4 → 8
-    {{2, 9, 5, 12}, {{24, 1, 3}}, true, true},                            // 4 → 8, three groups
-    {{2, 5, 3, 10}, {{20, 1, 5}}, true, true},                            // 2 → 4, an odd number of groups
-    {{2, 5, 3, 24}, {{12, 1, 6}}, true},                                  // 4 → 2, merged
-    {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},                           // 8 → 8
-    {{2, 4, 4, 16}, {{32, 1, 2, none, false}}, true, true},               // a correction that is not normalised
-    {{1, 40, 30, 64}, {{64, 1, 2}}, true, true},                          // 32 → 32, on several threads
-    {{2, 1, 1, 16}, {{8, 1, 2}}},                                         // two rows
+    {{19, 4, 4, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several images in one plane, the last
+    {{21, 6, 2, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // ones fewer,
+    {{9, 8, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // with groups of 8,
+    {{18, 4, 4, 16}, {{32, 1, 1, relu}, {32, 3, 2, relu}, {16, 1, 1}}, false, true, relu},  // between 1×1
+    {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},                       // odd, one group
+    {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                                     // a stem
+    {{2, 6, 5, 30}, {{20, 5, 1, hswish}}},                   // a large kernel, two slabs to one group
+    {{2, 7, 5, 32}, {{16, 1, 2, none, false}}},              // a restriction, 16 → 8
+    {{2, 7, 5, 16}, {{8, 1, 2, none}}},                      // with a normalisation, 8 → 4
+    {{3, 7, 5, 16}, {{32, 1, 2}}, true, true},               // a coarse correction, 8 → 16
+    {{3, 7, 5, 8}, {{16, 1, 2}}, true, true},                // 4 → 8
+    {{2, 9, 5, 12}, {{24, 1, 3}}, true, true},               // 4 → 8, three groups
+    {{2, 5, 3, 10}, {{20, 1, 5}}, true, true},               // 2 → 4, an odd number of groups
+    {{2, 5, 3, 24}, {{12, 1, 6}}, true},                     // 4 → 2, merged
+    {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},              // 8 → 8
+    {{2, 4, 4, 16}, {{32, 1, 2, none, false}}, true, true},  // a correction that is not normalised
+    {{1, 40, 30, 64}, {{64, 1, 2}}, true, true},             // 32 → 32, on several threads
+    {{2, 1, 1, 16}, {{8, 1, 2}}},                            // two rows
     {{2, 5, 4, 64}, {{16, 1, 1, relu}, {16, 3, 1, relu}, {64, 1, 1, relu}}, false, true, relu},  // a bottleneck
     {{2, 5, 4, 64}, {{32, 1, 2, relu}, {32, 3, 2, relu}, {64, 1, 2}}, false, true, relu},    // 32 → 16 → 16 → 32
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation

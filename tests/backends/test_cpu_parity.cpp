@@ -43,7 +43,9 @@ const std::vector<Conv> convolutions = {
     {2, 8, 8, 32, 32, 3, {1, 1, 1, 2}},     // the larger tiles, with 16,
     {1, 4, 16, 24, 24, 3, {1, 1, 1, 3}},    // 8,
     {1, 12, 20, 20, 20, 3, {1, 1, 1, 5}},   // 4 channels,
-    {2, 16, 12, 32, 16, 3, {1, 1, 1, 1}},   // and dense
+    {2, 16, 12, 32, 16, 3, {1, 1, 1, 1}},   // and dense,
+    {21, 4, 4, 32, 32, 3, {1, 1, 1, 2}},    // several images in one plane,
+    {14, 6, 4, 20, 20, 3, {1, 1, 1, 5}},    // of the smaller tiles
     {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise
