@@ -14,10 +14,10 @@ namespace {
 // input's.
 class Packing {
  public:
-  Packing(const Grouped& g, bool pairs)
+  Packing(const Grouped& g, bool pairs, int64_t positions)
       : g_(g),
         step_(pairs ? 2 : 1),
-        positions_(g.positions()),
+        positions_(positions),
         quads_(quad_lanes(g)),
         lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
         blocks_((g.outputs + lanes_ - 1) / lanes_),
@@ -25,9 +25,12 @@ class Packing {
         position_(cells_ * lanes_ * step_),
         block_(Grouped::slabs(g.inputs) * positions_ * position_) {}
 
-  int64_t count() const {  // in cells
-    return (quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * blocks_) * block_ / step_;
+  int64_t position() const { return position_; }  // elements of one
+  // Runs of all positions, one behind the other.
+  int64_t runs() const {
+    return (quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * blocks_) * Grouped::slabs(g_.inputs);
   }
+  int64_t count() const { return runs() * positions_ * position_; }
   int64_t group(int64_t group, int64_t position) const {
     if (quads_ > 0) return 4 * group / lanes_ * block_ + 4 * group % lanes_ * step_ + position * position_;
     return group * blocks_ * block_ + position * position_;
@@ -43,36 +46,35 @@ class Packing {
   int64_t step_, positions_, quads_, lanes_, blocks_, cells_, position_, block_;
 };
 
-// G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), `row` and `column` floats apart, out (M + 2, M + 2, n).
-template <int M>
-void winograd_weights(const float* w, int64_t row, int64_t column, int64_t n, float* out) {
+// G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), rows room for (M + 2, 3, n), out (M + 2, M + 2, n). Here
+// and below, the loops over n lie innermost, for the vectors.
+template <int M, class Element>
+void winograd_weights(const float* w, int64_t n, float* rows, Element* out) {
   constexpr int side = M + 2;
-  const auto transform = [](const float* g, int64_t from, float* t) {
-    const float first = g[0], middle = g[from], last = g[2 * from];
-    t[0] = first;
-    t[1] = 0.5f * (first + last + middle);
-    t[2] = 0.5f * (first + last - middle);
-    if constexpr (M == 4) {
-      t[0] *= 1.0f / 4;
-      t[1] *= -1.0f / 3;
-      t[2] *= -1.0f / 3;
-      t[3] = (first + 4 * last + 2 * middle) * (1.0f / 24);
-      t[4] = (first + 4 * last - 2 * middle) * (1.0f / 24);
+  const auto transform = [n](const float* g, int64_t from, auto* t, int64_t to) {
+    using Result = std::remove_pointer_t<decltype(t)>;
+    for (int64_t i = 0; i < n; ++i) {
+      const float first = g[i], middle = g[from + i], last = g[2 * from + i], ends = first + last;
+      if constexpr (M == 2) {
+        t[i] = Result(first);
+        t[to + i] = Result(0.5f * (ends + middle));
+        t[2 * to + i] = Result(0.5f * (ends - middle));
+      } else {
+        const float far = first + 4 * last;
+        t[i] = Result(1.0f / 4 * first);
+        t[to + i] = Result(-1.0f / 6 * (ends + middle));
+        t[2 * to + i] = Result(-1.0f / 6 * (ends - middle));
+        t[3 * to + i] = Result(1.0f / 24 * (far + 2 * middle));
+        t[4 * to + i] = Result(1.0f / 24 * (far - 2 * middle));
+      }
+      t[(side - 1) * to + i] = Result(last);
     }
-    t[side - 1] = last;
   };
-  for (int64_t i = 0; i < n; ++i) {
-    float columns[3][side], rows[side];
-    for (int64_t v = 0; v < 3; ++v) transform(w + v * column + i, row, columns[v]);
-    for (int64_t r = 0; r < side; ++r) {
-      transform(&columns[0][r], side, rows);
-      for (int64_t k = 0; k < side; ++k) out[(r * side + k) * n + i] = rows[k];
-    }
-  }
+  for (int64_t v = 0; v < 3; ++v) transform(w + v * n, 3 * n, rows + v * n, 3 * n);
+  for (int64_t u = 0; u < side; ++u) transform(rows + 3 * u * n, n, out + side * u * n, n);
 }
 
-// Gᵀ m G: m is (M + 2, M + 2, n), rows room for (3, M + 2, n), out (3, 3, n). The loops over n lie innermost, for the
-// vectors.
+// Gᵀ m G: m is (M + 2, M + 2, n), rows room for (3, M + 2, n), out (3, 3, n).
 template <int M>
 void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
   constexpr int side = M + 2;
@@ -100,10 +102,10 @@ void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
 // Every weight of the convolution goes to its place; they are read in the order of memory.
 template <class Element>
 void pack(const Grouped& g, const Packing& packing, bool transposed, const float* w, const float* scale, Element* out) {
-  const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, positions = g.positions();
-  parallel_ranges(g.groups, 2 * g.outputs * positions * g.inputs, [&](int64_t begin, int64_t end) {
+  const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps();
+  std::fill_n(out, packing.count(), Element());
+  parallel_ranges(g.groups, 2 * g.outputs * taps * g.inputs, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> inputs(static_cast<size_t>(g.inputs));
-    std::vector<float> ordered(static_cast<size_t>(positions * own_inputs));
     for (int64_t i = 0; i < g.inputs; ++i)
       inputs[static_cast<size_t>(i)] = transposed ? packing.output(i) : packing.input(i);
     for (int64_t group = begin; group < end; ++group)
@@ -111,31 +113,45 @@ void pack(const Grouped& g, const Packing& packing, bool transposed, const float
         const int64_t channel = group * g.outputs + o;
         const int64_t* input = inputs.data() + o / own_outputs * own_inputs;
         const float factor = scale == nullptr ? 1.0f : scale[channel];
-        // Back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order.
-        const float* first = w + (channel * g.taps() + (transposed ? g.taps() - 1 : 0)) * own_inputs;
-        const int64_t column = transposed ? -own_inputs : own_inputs, row = g.kernel * column;
-        if (g.tile == 4)
-          winograd_weights<4>(first, row, column, own_inputs, ordered.data());
-        else if (g.tile == 2)
-          winograd_weights<2>(first, row, column, own_inputs, ordered.data());
-        for (int64_t position = 0; position < positions; ++position) {
-          const float* from = g.tile > 0 ? ordered.data() + position * own_inputs : first + position * column;
-          Element* to = out + packing.group(group, position) + (transposed ? packing.input(o) : packing.output(o));
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          const float* from = w + (channel * taps + tap) * own_inputs;
+          // Back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order.
+          Element* to = out + (transposed ? packing.group(group, taps - 1 - tap) + packing.input(o)
+                                          : packing.group(group, tap) + packing.output(o));
           for (int64_t i = 0; i < own_inputs; ++i) to[input[i]] = Element(from[i] * factor);
         }
       }
   });
 }
 
+template <class Element>
 Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
-  const Packing packing(transposed ? g.transposed() : g, pairs);
-  Scratch<uint32_t> packed(packing.count());
-  std::fill_n(packed.data(), packed.count(), 0u);
-  if (pairs)
-    pack(g, packing, transposed, w, scale, reinterpret_cast<bf16*>(packed.data()));
-  else
-    pack(g, packing, transposed, w, scale, reinterpret_cast<float*>(packed.data()));
+  const Grouped own = transposed ? g.transposed() : g;
+  const Packing taps(own, pairs, g.taps()), packing(own, pairs, g.positions());
+  Scratch<uint32_t> packed(packing.count() * static_cast<int64_t>(sizeof(Element)) / 4);
+  auto* out = reinterpret_cast<Element*>(packed.data());
+  if (g.tile == 0) {
+    pack(g, taps, transposed, w, scale, out);
+    return packed;
+  }
+  // The taps in their places, and then all places at once through the transform.
+  Scratch<float> plain(taps.count());
+  pack(g, taps, transposed, w, scale, plain.data());
+  const int64_t n = packing.position();
+  parallel_ranges(packing.runs(), 2 * g.positions() * n, [&](int64_t begin, int64_t end) {
+    std::vector<float> rows(static_cast<size_t>((g.tile + 2) * 3 * n));
+    for (int64_t run = begin; run < end; ++run) {
+      const float* from = plain.data() + run * g.taps() * n;
+      Element* to = out + run * g.positions() * n;
+      g.tile == 4 ? winograd_weights<4>(from, n, rows.data(), to) : winograd_weights<2>(from, n, rows.data(), to);
+    }
+  });
   return packed;
+}
+
+Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
+  return pairs ? packed_weights<bf16>(g, pairs, transposed, w, scale)
+               : packed_weights<float>(g, pairs, transposed, w, scale);
 }
 
 }  // namespace
@@ -174,29 +190,35 @@ void WeightGradients::write(Sink sink) {
   float* dw = (*sink).data<float>();
   const bool accumulate = accumulates(sink);
   const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
-  parallel_ranges(g_.groups, 4 * g_.outputs * positions_ * g_.inputs, [&](int64_t begin, int64_t end) {
-    const bool winograd = positions_ != taps;
-    std::vector<float> sums(static_cast<size_t>(positions_ * own_inputs)), rows(winograd ? sums.size() : 0),
-        summed_taps(rows.size());
+  sum_parts();
+  parallel_ranges(g_.groups, 2 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
-      for (int64_t position = 0; position < positions_; ++position)
+      for (int64_t tap = 0; tap < taps; ++tap)
         for (int64_t i = first, v = first / lanes_; i < first + own_inputs; ++v) {
-          const float* from = first_of(group, o, position, v) + i - v * lanes_;
-          float* to = sums.data() + position * own_inputs + i - first;
+          const float* from = first_of(group, o, tap, v) + i - v * lanes_;
+          float* to = dw + (channel * taps + tap) * own_inputs + i - first;
           const int64_t n = std::min((v + 1) * lanes_, first + own_inputs) - i;
-          std::copy_n(from, n, to);
-          for (int part = 1; part < parts_; ++part)
-            for (int64_t l = 0; l < n; ++l) to[l] += from[part * size_ + l];
+          for (int64_t l = 0; l < n; ++l) to[l] = accumulate ? to[l] + from[l] : from[l];
           i += n;
         }
-      if (winograd && g_.tile == 4)
-        winograd_taps<4>(sums.data(), own_inputs, rows.data(), summed_taps.data());
-      else if (winograd)
-        winograd_taps<2>(sums.data(), own_inputs, rows.data(), summed_taps.data());
-      const float* result = winograd ? summed_taps.data() : sums.data();
-      float* to = dw + channel * taps * own_inputs;
-      for (int64_t k = 0; k < taps * own_inputs; ++k) to[k] = accumulate ? to[k] + result[k] : result[k];
+    }
+  });
+}
+
+// The first part becomes the sum of all, and Winograd's positions the taps that they belong to.
+void WeightGradients::sum_parts() {
+  const int64_t n = quads_ > 0 ? 4 * quads_ : outputs_ * lanes_, run = positions_ * n;
+  parallel_ranges(size_ / run, (parts_ + 2) * run, [&](int64_t begin, int64_t end) {
+    std::vector<float> rows(static_cast<size_t>(3 * (g_.tile + 2) * n)), transformed(static_cast<size_t>(9 * n));
+    for (int64_t r = begin; r < end; ++r) {
+      float* sum = memory_.data() + r * run;
+      for (int part = 1; part < parts_; ++part)
+        for (int64_t k = 0; k < run; ++k) sum[k] += sum[part * size_ + k];
+      if (positions_ == g_.taps()) continue;
+      g_.tile == 4 ? winograd_taps<4>(sum, n, rows.data(), transformed.data())
+                   : winograd_taps<2>(sum, n, rows.data(), transformed.data());
+      std::copy(transformed.begin(), transformed.end(), sum);
     }
   });
 }
