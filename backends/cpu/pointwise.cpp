@@ -77,52 +77,57 @@ HWY_INLINE Part rounding(Part part) {
   return part;
 }
 
-// Rows of x − minus − centre as f32: in `block`, or where they lie if they are just that.
-template <class T>
-const float* load_rows(const Rows<T>& source, const float* centre, int64_t channels, int64_t row, int64_t rows,
-                       float* block) {
-  if constexpr (std::is_same_v<T, float>)
-    if (source.minus == nullptr && centre == nullptr) return source.x + row * channels;
+// Whether numbers of T are cells of the arithmetic as they lie in memory.
+template <class A, class T>
+constexpr bool are_cells = A::pairs ? std::is_same_v<T, bf16> : std::is_same_v<T, float>;
+
+// Rows of x − minus − centre in cells: in `block`, or where they lie if they are just that.
+template <class A, class T>
+const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, int64_t channels, int64_t row,
+                                  int64_t rows, void* block) {
+  if constexpr (are_cells<A, T>)
+    if (source.minus == nullptr && centre == nullptr)
+      return reinterpret_cast<const typename A::Cell*>(source.x + row * channels);
+  auto* to = static_cast<std::conditional_t<A::pairs, bf16, float>*>(block);
   const int64_t all = rows * channels, width = centre == nullptr ? all : channels;
   for (int64_t begin = 0; begin < all; begin += width) {
     const int64_t at = row * channels + begin;
-    each_vector(0, width, [&](int64_t i, auto memory) HWY_ATTR {
+    each_vector(0, width, [&](int64_t i, auto whole_or_part) HWY_ATTR {
+      const auto memory = rounding<A>(whole_or_part);
       V v = memory.load(source.x + at + i);
       if (source.minus != nullptr) v = hn::Sub(v, memory.load(source.minus + at + i));
       if (centre != nullptr) v = hn::Sub(v, memory.load(centre + i));
-      memory.store(v, block + begin + i);
+      memory.store(v, to + begin + i);
     });
   }
-  return block;
+  return static_cast<const typename A::Cell*>(block);
 }
 
-// R rows of y[r, 0 … n) (+)= Σ_k x[r, k] w[k, 0 … n); x and y have row strides, w is (depth, n).
-template <int R, class Tag>
-HWY_INLINE void multiply_rows(Tag d, const float* HWY_RESTRICT x, int64_t x_stride, const float* HWY_RESTRICT w,
-                              int64_t depth, int64_t n, bool accumulate, float* HWY_RESTRICT y, int64_t y_stride) {
+// R rows of y[r, 0 … n) (+)= Σ_k x[r, k] w[k, 0 … n) over k < cells; x and y have row strides, w is (cells, n).
+template <class A, int R, class Tag>
+HWY_INLINE void multiply_rows(Tag d, const typename A::Cell* HWY_RESTRICT x, int64_t x_stride,
+                              const typename A::Cell* HWY_RESTRICT w, int64_t cells, int64_t n, bool accumulate,
+                              float* HWY_RESTRICT y, int64_t y_stride) {
+  // Some factors at a time, so that one address a row serves them all; a group has at least as many.
+  constexpr int together = A::pairs ? 2 : 4;
   for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) {
     hn::Vec<Tag> sum[R];
     for (int r = 0; r < R; ++r) sum[r] = accumulate ? hn::LoadU(d, y + r * y_stride + j) : hn::Zero(d);
-    // Four factors at a time, so that one address a row serves four of them.
-    for (int64_t k = 0; k < depth; k += 4) {
-      const auto w0 = hn::LoadU(d, w + k * n + j), w1 = hn::LoadU(d, w + (k + 1) * n + j),
-                 w2 = hn::LoadU(d, w + (k + 2) * n + j), w3 = hn::LoadU(d, w + (k + 3) * n + j);
-      for (int r = 0; r < R; ++r) {
-        const float* four = x + r * x_stride + k;
-        sum[r] = hn::MulAdd(hn::Set(d, four[0]), w0, sum[r]);
-        sum[r] = hn::MulAdd(hn::Set(d, four[1]), w1, sum[r]);
-        sum[r] = hn::MulAdd(hn::Set(d, four[2]), w2, sum[r]);
-        sum[r] = hn::MulAdd(hn::Set(d, four[3]), w3, sum[r]);
-      }
+    for (int64_t k = 0; k < cells; k += together) {
+      decltype(A::load(d, w)) weights[together];
+      for (int i = 0; i < together; ++i) weights[i] = A::load(d, w + (k + i) * n + j);
+      for (int r = 0; r < R; ++r)
+        for (int i = 0; i < together; ++i) sum[r] = A::step(d, sum[r], weights[i], x + r * x_stride + k + i);
     }
     for (int r = 0; r < R; ++r) hn::StoreU(sum[r], d, y + r * y_stride + j);
   }
 }
 
-// x (rows, groups·depth), w (groups, depth, n), y (rows, groups·n).
-void multiply(const float* x, const float* w, int64_t rows, int64_t groups, int64_t depth, int64_t n, bool accumulate,
-              Ahead& ahead, float* y) {
-  const int64_t x_stride = groups * depth, y_stride = groups * n;
+// x (rows, groups·cells), w (groups, cells, n), y (rows, groups·n).
+template <class A>
+void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows, int64_t groups, int64_t cells,
+              int64_t n, bool accumulate, Ahead& ahead, float* y) {
+  const int64_t x_stride = groups * cells, y_stride = groups * n;
   with_lanes(n, [&](auto d) HWY_ATTR {
     int64_t row = 0;
     const auto rows_of = [&](auto count) HWY_ATTR {
@@ -130,8 +135,8 @@ void multiply(const float* x, const float* w, int64_t rows, int64_t groups, int6
       for (; row + R <= rows; row += R)
         for (int64_t g = 0; g < groups; ++g) {
           if (R > 1) ahead.fetch();
-          multiply_rows<R>(d, x + row * x_stride + g * depth, x_stride, w + g * depth * n, depth, n, accumulate,
-                           y + row * y_stride + g * n, y_stride);
+          multiply_rows<A, R>(d, x + row * x_stride + g * cells, x_stride, w + g * cells * n, cells, n, accumulate,
+                              y + row * y_stride + g * n, y_stride);
         }
     };
     rows_of(Count<8>());
@@ -178,8 +183,9 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float
     }
     bool accumulate = to != out && map.accumulate;
     for (const auto& term : map.terms) {
-      const float* x = load_rows(term.rows, nullptr, map.groups * term.depth, row, rows, in);
-      multiply(x, term.weights, rows, map.groups, term.depth, map.width, accumulate, ahead, to);
+      const auto* x = load_rows<A>(term.rows, nullptr, map.groups * term.depth, row, rows, in);
+      multiply<A>(x, static_cast<const typename A::Cell*>(term.packed), rows, map.groups, A::cells(term.depth),
+                  map.width, accumulate, ahead, to);
       accumulate = true;
     }
     if (to == out) store_rows<A>(map, row, rows, out);
@@ -245,11 +251,11 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
     for (const T* x : {s.v.x, s.v.minus})
       if (x != nullptr) ahead.add(x + next * in, more * in);
     if (s.dy != nullptr) ahead.add(s.dy + next * out, more * out);
-    const float* v = load_rows(s.v, s.centre, in, row, rows, v_block);
+    const float* v = load_rows<F32>(s.v, s.centre, in, row, rows, v_block);
     if (s.centre != nullptr) add_rows(v, in, rows, sums);
     if (s.gram) outer(v, v, rows, p.groups, p.inputs, p.inputs, ahead, gram);
     if (s.dy == nullptr) continue;
-    const float* dy = load_rows(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
+    const float* dy = load_rows<F32>(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
     if (s.centre != nullptr) add_rows(dy, out, rows, dy_sums);
     outer(v, dy, rows, p.groups, p.inputs, p.outputs, ahead, products);
   }
@@ -258,9 +264,9 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
 void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
   map_rows<F32>(m, begin, end, in, out);
 }
-void map_bf16(bool rounds [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
+void map_bf16(bool pairs [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
 #if MGIC_HAS_BF16_DOT
-  if (rounds) return map_rows<Bf16>(m, begin, end, in, out);
+  if (pairs) return map_rows<Bf16>(m, begin, end, in, out);
 #endif
   map_rows<F32>(m, begin, end, in, out);
 }
@@ -308,7 +314,19 @@ int row_parts(int64_t rows, int64_t channels) {
 }  // namespace
 
 template <class T>
-void run(const RowMap<T>& map) {
+void run(RowMap<T> map) {
+  std::vector<std::vector<bf16>> pairs;  // of factors that follow each other, (groups, depth / 2, width, 2)
+  for (auto& term : map.terms) {
+    term.packed = term.weights;
+    if (!packs_pairs<T>()) continue;
+    const int64_t all = map.groups * term.depth * map.width;
+    auto& packed = pairs.emplace_back(static_cast<size_t>(all));
+    for (int64_t k = 0; k < all; k += 2 * map.width)
+      for (int64_t o = 0; o < map.width; ++o)
+        for (int64_t i = 0; i < 2; ++i)
+          packed[static_cast<size_t>(k + 2 * o + i)] = bf16(term.weights[k + i * map.width + o]);
+    term.packed = packed.data();
+  }
   int64_t depth = 0, channels = map.groups * map.width;
   for (const auto& term : map.terms) {
     depth = std::max(depth, term.depth);
@@ -402,7 +420,7 @@ void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, b
 }
 
 #define MGIC_POINTWISE(T)                                                                                   \
-  template void run(const RowMap<T>&);                                                                      \
+  template void run(RowMap<T>);                                                                             \
   template Sums run(const RowSums<T>&);                                                                     \
   template void pointwise_forward<T>(const Pointwise&, const T*, const float*, const float*, const T*, T*); \
   template void pointwise_backward_data<T>(const Pointwise&, const T*, const float*, bool, T*);             \

@@ -35,8 +35,9 @@ template <class T>
 struct RowMap {
   struct Term {
     Rows<T> rows;
-    int64_t depth;         // channels a group
-    const float* weights;  // (groups, depth, width)
+    int64_t depth;                 // channels a group
+    const float* weights;          // (groups, depth, width)
+    const void* packed = nullptr;  // the same in cells of the arithmetic: by run()
   };
   int64_t rows, groups, width;   // width: results a group
   std::vector<Term> terms;       // one or two
@@ -48,7 +49,7 @@ struct RowMap {
   bool accumulate_negated = false;
 };
 template <class T>
-void run(const RowMap<T>& map);
+void run(RowMap<T> map);
 
 // Which sums are wanted. v is x − minus − centre, where a centre is given; sums of squares are as exact as that is near
 // to the mean.

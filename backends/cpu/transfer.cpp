@@ -7,6 +7,7 @@
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/normalization.h"
+#include "backends/cpu/passes.h"
 #include "backends/cpu/pointwise.h"
 
 namespace mgic::cpu {
@@ -175,16 +176,21 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
   });
   if (!wants_input) return;
 
-  // Wᵀ g = Wᵀ scale dy − Wᵀ slope W v − Wᵀ (shift − slope mean).
-  const auto factors = backward_factors(p, w, norm.scale.data());
+  // Wᵀ g = F dy − F (shift + (W v − mean) slope) / scale with F = Wᵀ scale. What is subtracted goes by F as the kernels
+  // will round it, so that what the statistics take out of dy is taken out exactly.
+  auto factors = backward_factors(p, w, norm.scale.data());
+  if (packs_pairs<T>())
+    for (float& f : factors) f = static_cast<float>(bf16(f));
   const auto channels = static_cast<size_t>(p.in_channels());
   std::vector<float> back(channels * inputs), shift(channels);
   each_output(p, w, [&](size_t o, size_t group, const float* weights) {
     const auto at = static_cast<int64_t>(o);
+    const double scale = norm.scale[at], inverse = scale == 0 ? 0 : 1 / scale;
     for (size_t i = 0; i < inputs; ++i) {
-      shift[group * inputs + i] -= weights[i] * (c.shift[at] - c.slope[at] * norm.mean[at]);
+      const double factor = factors[o * inputs + i] * inverse;
+      shift[group * inputs + i] -= static_cast<float>(factor * (c.shift[at] - c.slope[at] * norm.mean[at]));
       for (size_t j = 0; j < inputs; ++j)
-        back[(group * inputs + j) * inputs + i] -= weights[i] * c.slope[at] * weights[j];
+        back[(group * inputs + j) * inputs + i] -= static_cast<float>(factor * c.slope[at] * weights[j]);
     }
   });
   map.terms = {{{dy.data<T>()}, p.outputs, factors.data()}};

@@ -63,7 +63,7 @@ const std::vector<ChainCase> chains = {
     {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},              // 8 → 8
     {{2, 4, 4, 16}, {{32, 1, 2, none, false}}, true, true},  // a correction that is not normalised
     {{1, 40, 30, 64}, {{64, 1, 2}}, true, true},             // 32 → 32, on several threads
-    {{2, 1, 1, 16}, {{8, 1, 2}}},                            // two rows
+    {{3, 1, 2, 16}, {{8, 1, 2}}},                                         // few rows
     {{2, 5, 4, 64}, {{16, 1, 1, relu}, {16, 3, 1, relu}, {64, 1, 1, relu}}, false, true, relu},  // a bottleneck
     {{2, 5, 4, 64}, {{32, 1, 2, relu}, {32, 3, 2, relu}, {64, 1, 2}}, false, true, relu},    // 32 → 16 → 16 → 32
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation
