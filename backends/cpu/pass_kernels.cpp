@@ -161,8 +161,10 @@ struct Ahead {
 
   template <class T>
   void add(const T* p, int64_t first_channel, int64_t channels, int64_t slabs, bool written = false) {
-    constexpr int64_t size = sizeof(T);
-    if (p != nullptr)
+    constexpr int64_t size = sizeof(T), line = 64;
+    // A slab of bf16 is half a line; the other half was fetched with the slab before.
+    const bool fetched = slabs == 1 && first_channel * size % line != 0 && channels * size % line == 0;
+    if (p != nullptr && !fetched)
       maps[count++] = {reinterpret_cast<const std::byte*>(p + first_channel), channels * size, slabs,
                        slab_channels * size, written};
   }
