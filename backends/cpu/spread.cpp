@@ -1,5 +1,7 @@
 // One walk over the rows of outputs (for gradients of the input: of inputs). A vector holds neighbouring inputs; loaded
 // once for a tap, it is permuted into the m vectors of the outputs that read them.
+#include <vector>
+
 #include "backends/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/spread.cpp"
@@ -137,6 +139,13 @@ void forward_rows(const SpreadForward<T>& call, int64_t begin, int64_t end) {
             V sum[Q][M];
             for (int q = 0; q < Q; ++q)
               for (int k = 0; k < M; ++k) sum[q][k] = bias[k];
+            // A vector is a short piece of a pixel, which the hardware does not foresee: the rows that the next outputs
+            // read beside those of these.
+            for (int64_t u = std::max<int64_t>(c.kernel_height - c.p.stride, 0); u < c.kernel_height; ++u) {
+              const int64_t y = (i + 1) * c.p.stride - c.p.padding + u * c.p.dilation;
+              const T* x = call.x + ((n * c.height + y) * c.width + j * c.p.stride) * c.inputs + channel;
+              for (int64_t q = 0; q < Q * c.p.stride; ++q) __builtin_prefetch(x + q * c.inputs, 0, 2);
+            }
             for (int64_t u = u_range.begin; u < u_range.end; ++u) {
               const int64_t y = i * c.p.stride - c.p.padding + u * c.p.dilation;
               const T* x = call.x + ((n * c.height + y) * c.width + j * c.p.stride - c.p.padding) * c.inputs + channel;
@@ -176,23 +185,34 @@ template <class T>
 void data_rows(const Spread& c, const T* dy, const float* weights, bool accumulate, T* dx, int64_t begin, int64_t end) {
   const int64_t outputs = c.outputs();
   const ConvParams& p = c.p;
+  // Which taps of a row or column of the kernel bring which outputs back to a pixel.
+  struct Tap {
+    int64_t tap, output;
+  };
+  const auto taps_of = [&p](int64_t pixel, int64_t kernel, int64_t outputs) {
+    std::vector<Tap> taps;
+    for (int64_t t = 0; t < kernel; ++t) {
+      const int64_t at = pixel + p.padding - t * p.dilation;  // stride times the output
+      if (at >= 0 && at % p.stride == 0 && at / p.stride < outputs) taps.push_back({t, at / p.stride});
+    }
+    return taps;
+  };
+  std::vector<std::vector<Tap>> columns;
+  for (int64_t x = 0; x < c.width; ++x) columns.push_back(taps_of(x, c.kernel_width, c.out_width));
   with_times(c.times, [&](auto times) HWY_ATTR {
     constexpr int M = decltype(times)::value;
     for (int64_t row = begin; row < end; ++row) {
       const int64_t n = row / c.height, y = row % c.height;
+      const std::vector<Tap> rows = taps_of(y, c.kernel_height, c.out_height);
       each_vector(0, c.inputs, [&](int64_t channel, auto memory) HWY_ATTR {
         const float* w = weights + channel * c.taps() * M;
         for (int64_t x = 0; x < c.width; ++x) {
           V sum[M];
           for (int k = 0; k < M; ++k) sum[k] = hn::Zero(D());
-          for (int64_t u = 0; u < c.kernel_height; ++u) {
-            const int64_t i = y + p.padding - u * p.dilation;  // stride times the row of the output
-            if (i < 0 || i % p.stride != 0 || i / p.stride >= c.out_height) continue;
-            const T* dy_row = dy + (n * c.out_height + i / p.stride) * c.out_width * outputs + channel * M;
-            for (int64_t v = 0; v < c.kernel_width; ++v) {
-              const int64_t j = x + p.padding - v * p.dilation;
-              if (j < 0 || j % p.stride != 0 || j / p.stride >= c.out_width) continue;
-              const T* from = dy_row + j / p.stride * outputs;
+          for (const auto& [u, i] : rows) {
+            const T* dy_row = dy + (n * c.out_height + i) * c.out_width * outputs + channel * M;
+            for (const auto& [v, j] : columns[static_cast<size_t>(x)]) {
+              const T* from = dy_row + j * outputs;
               const float* tap = w + (u * c.kernel_width + v) * M * lanes();
               for (int k = 0; k < M; ++k)
                 sum[k] = hn::MulAdd(output_memory<M>(memory, k).load(from + k * lanes()),
@@ -210,6 +230,8 @@ void data_rows(const Spread& c, const T* dy, const float* weights, bool accumula
 template <class T>
 void weights_rows(const Spread& c, const T* x, const T* dy, float* dw, int64_t begin, int64_t end) {
   const int64_t outputs = c.outputs(), x_step = c.p.stride * c.inputs, x_tap = c.p.dilation * c.inputs;
+  std::vector<TapRange> met_by;  // the output of each column
+  for (int64_t j = 0; j < c.out_width; ++j) met_by.emplace_back(c.p, j, c.width, c.kernel_width);
   with_times(c.times, [&](auto times) HWY_ATTR {
     constexpr int M = decltype(times)::value;
     const Repeat<M> repeat;
@@ -229,7 +251,7 @@ void weights_rows(const Spread& c, const T* x, const T* dy, float* dw, int64_t b
             for (int t = 0; t < K; ++t)
               for (int k = 0; k < M; ++k) sum[t][k] = hn::LoadU(D(), own + ((v + t) * M + k) * lanes());
             for (int64_t j = 0; j < c.out_width; ++j) {
-              const TapRange met(c.p, j, c.width, c.kernel_width);
+              const TapRange& met = met_by[static_cast<size_t>(j)];
               V gradient[M];
               for (int k = 0; k < M; ++k)
                 gradient[k] = output_memory<M>(memory, k).load(dy_row + j * outputs + k * lanes());
