@@ -25,6 +25,7 @@ constexpr int tile_pixels = many_registers ? 16 : 12;
 
 struct F32 {
   using Cell = float;
+  using Products = F32;  // what multiplies the values of planes that Winograd's filtering has transformed
   static constexpr bool pairs = false;
   static constexpr int64_t pixel = slab_channels;  // cells
   static int64_t cells(int64_t channels) { return channels; }
@@ -66,6 +67,7 @@ struct F32 {
 #define MGIC_HAS_BF16_DOT 1
 struct Bf16 {
   using Cell = uint32_t;
+  using Products = Bf16;
   using U = hn::ScalableTag<uint32_t>;
   static constexpr bool pairs = true;
   static constexpr int64_t pixel = slab_channels / 2;
@@ -125,6 +127,13 @@ struct Bf16 {
   static HWY_INLINE hn::Vec<U> in_quads(hn::Vec<U> quads) {
     return hn::Broadcast<2 * c>(quads);
   }
+};
+
+// Planes of f32 for Winograd's filtering, whose transforms are in f32: only their results are pairs.
+struct Bf16InF32Planes : Bf16 {
+  static constexpr int64_t pixel = slab_channels;
+  static HWY_INLINE void put(V v, Cell* p, int u) { F32::put(v, reinterpret_cast<float*>(p), u); }
+  static HWY_INLINE V get(const Cell* p, int u) { return F32::get(reinterpret_cast<const float*>(p), u); }
 };
 
 // Pairs of neighbouring pixels, 16 cells each, of `rows` rows of a plane from column `from` on; what lies beyond the

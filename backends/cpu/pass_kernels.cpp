@@ -644,11 +644,33 @@ HWY_INLINE void with_arithmetic([[maybe_unused]] bool pairs, F&& f) {
   f(F32());
 }
 
+// f(arithmetic) for planes that Winograd's filtering alone reads, or for all kernels.
+template <class A, class F>
+void with_planes([[maybe_unused]] bool winograd, F&& f) {
+#if MGIC_HAS_BF16_DOT
+  if constexpr (A::pairs)
+    if (winograd) return f(Bf16InF32Planes());
+#endif
+  f(A());
+}
+
 template <class T>
 void fill_kernels(bool pairs, PassKernels<T>& k) {
   with_arithmetic<T>(pairs, [&](auto arithmetic) HWY_ATTR {
     using A = decltype(arithmetic);
-    k = {&forward_items<A, T>, &backward_items<A, T>, &evaluate_items<A, T>, &pair_room<A>, A::pairs};
+    k = {[](const ForwardCall<T>& call, auto... rest) {
+           with_planes<A>(call.conv.whole_tiles(),
+                          [&](auto planes) { forward_items<decltype(planes)>(call, rest...); });
+         },
+         [](const BackwardCall<T>& call, auto... rest) {
+           with_planes<A>(call.conv.whole_tiles(),
+                          [&](auto planes) { backward_items<decltype(planes)>(call, rest...); });
+         },
+         [](const EvaluationCall<T>& call, auto... rest) {
+           const bool whole = std::ranges::all_of(call.links, [](const auto& l) { return l.conv.whole_tiles(); });
+           with_planes<A>(whole, [&](auto planes) { evaluate_items<decltype(planes)>(call, rest...); });
+         },
+         &pair_room<A>, A::pairs};
   });
 }
 void kernels_f32(PassKernels<float>& k) { fill_kernels(false, k); }

@@ -260,7 +260,8 @@ template <class A, int M, bool quads, class Tag, class Meanwhile>
 HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t rows, int64_t width,
                          Meanwhile&& meanwhile) {
   constexpr int64_t lanes = hn::MaxLanes(d);
-  WinogradTiles<A, M> tiles;
+  using B = typename A::Products;
+  WinogradTiles<B, M> tiles;
   const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     const int64_t first = M * begin * A::pixel;
@@ -269,16 +270,16 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
       for (int64_t s = s0; s < s1; ++s)
         winograd_inputs<A, M>(in.row(M * s) + slab * in.plane + first, in.pitch, count,
                               [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
-                                A::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, A::pixel), u);
+                                B::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, B::pixel), u);
                               });
       for (int64_t i = 0; i < blocks; ++i)
-        winograd_products<A, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
-                                       A::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
+        winograd_products<B, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
+                                       B::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
                                        slab > 0, (s1 - s0) * places, tiles, [&] HWY_ATTR { meanwhile(share); });
     }
     for (int64_t s = s0; s < s1; ++s)
       for (int64_t t = 0; t < count; ++t)
-        winograd_outputs<A, M>(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
+        winograd_outputs<B, M>(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
                                in.out + M * s * in.out_row + M * (begin + t) * slab_channels, in.out_row);
   };
   each_winograd_piece<M>(rows, width, winograd_tiles, piece);
@@ -364,21 +365,22 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
                                  int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   const int64_t pitch = g.pitch() * A::pixel;
-  WinogradTiles<A, M> tiles;
+  using B = typename A::Products;
+  WinogradTiles<B, M> tiles;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     for (int64_t s = s0; s < s1; ++s) {
       const int64_t at = g.plane_row(M * s) * pitch + M * begin * A::pixel, first = (s - s0) * places;
       const auto put_to = [&](typename A::Cell* to) {
         return [=](int p, int64_t t, int u, auto... v)
-                   HWY_ATTR { A::put_summands(v..., to + tiles.at(p, 0, slab_channels), first + t, u); };
+                   HWY_ATTR { B::put_summands(v..., to + tiles.at(p, 0, slab_channels), first + t, u); };
       };
       winograd_inputs<A, M>(x + at, pitch, count, put_to(tiles.inputs));
       winograd_gradients<A, M>(dy + at, pitch, count, put_to(tiles.gradients));
     }
-    const int64_t steps = A::steps((s1 - s0) * places);
+    const int64_t steps = B::steps((s1 - s0) * places);
     for (int64_t i = 0; i < blocks; ++i) {
       const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
-        winograd_outer<A, M, decltype(positions)::value, decltype(at_once)::value, quads>(
+        winograd_outer<B, M, decltype(positions)::value, decltype(at_once)::value, quads>(
             d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs, outputs, dw + i * vector);
       };
       // Sums enough to hide their latency, and no more than there are registers.
@@ -393,7 +395,7 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
         outer(Count<some / 2>(), Count<8>());
     }
   };
-  each_winograd_piece<M>(rows, g.width, winograd_summands<A>, piece);
+  each_winograd_piece<M>(rows, g.width, winograd_summands<B>, piece);
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
