@@ -5,6 +5,7 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/pass_kernels.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
+#include <hwy/cache_control.h>
 #include "backends/cpu/simd-inl.h"
 #include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/winograd-inl.h"
@@ -41,10 +42,37 @@ struct PartSlab {
     for (int u = 0; u < slab_vectors; ++u) f(u, Part{std::clamp<int64_t>(valid - u * lanes(), 0, lanes())});
   }
 };
+// A full one of a map that is too large to be in cache when it is read again: stored past the caches, which keep what
+// else is in them, and whose lines need not be read first.
+template <class A>
+struct StreamedSlab {
+  struct Streamed : WholeOf<A> {
+    using WholeOf<A>::store;
+    HWY_INLINE void store(V v, float* p) const { hn::Stream(v, D(), p); }
+  };
+  template <class F>
+  HWY_INLINE void each(F&& f) const {
+    for (int u = 0; u < slab_vectors; ++u) f(u, Streamed());
+  }
+};
 template <class A, class F>
 HWY_INLINE void with_slab(int64_t valid, F&& f) {
   if (valid >= slab_channels) return f(FullSlab<A>());
   f(PartSlab{valid});
+}
+template <class A, class F>
+HWY_INLINE void with_slab(int64_t valid, bool streams, F&& f) {
+  if (streams) return f(StreamedSlab<A>());
+  with_slab<A>(valid, f);
+}
+
+// Whether a map of so many channels is such a one: of whole lines, of which a slab is one, and beyond a thread's share
+// of the last cache. A pass that stored 8 MiB took 7 % less time so, one that stored 4 MiB as much as before.
+template <class T>
+bool streams(const Grouped& g, int64_t channels) {
+  constexpr int64_t large = 6 << 20;
+  return std::is_same_v<T, float> && channels % slab_channels == 0 &&
+         g.batch * g.image_pixels() * channels * static_cast<int64_t>(sizeof(T)) > large;
 }
 
 // ---- Packing ----
@@ -302,6 +330,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
   const Grouped& g = call.conv;
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
+  const bool past = streams<T>(g, channels);
   int64_t done = 0;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t item = call.backwards ? begin + end - 1 - i : i;
@@ -312,7 +341,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
       Ahead ahead = ahead_of(g, bands, next);
       for (const T* x : {call.in.x, call.in.minus})
         ahead.add(x, next.bundle * g.bundle() * g.inputs, g.in_channels(), g.in_slabs());
-      ahead.add(call.raw, next.bundle * g.bundle() * g.outputs, channels, g.out_slabs(), true);
+      if (!past) ahead.add(call.raw, next.bundle * g.bundle() * g.outputs, channels, g.out_slabs(), true);
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
         pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
@@ -324,7 +353,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
                                 if (first) shift = SlabParameter(values);
                                 first = false;
                                 T* raw = call.raw + pixel * channels + slab.first;
-                                with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+                                with_slab<A>(slab.valid(), past, [&](auto vectors) HWY_ATTR {
                                   for (int64_t i = 0; i < count; ++i, raw += channels, values += slab_channels)
                                     vectors.each([&](int u, auto memory) HWY_ATTR {
                                       const V v = stored_as<A>(hn::LoadU(D(), values + u * lanes()), T());
@@ -341,6 +370,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
     }
     done += pixels;
   }
+  hwy::FlushStream();
 }
 
 // Room that the pairs of one bundle's planes take beside them, in cells.
