@@ -63,7 +63,7 @@ const std::vector<ChainCase> chains = {
     {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},              // 8 → 8
     {{2, 4, 4, 16}, {{32, 1, 2, none, false}}, true, true},  // a correction that is not normalised
     {{1, 40, 30, 64}, {{64, 1, 2}}, true, true},             // 32 → 32, on several threads
-    {{3, 1, 2, 16}, {{8, 1, 2}}},                                         // few rows
+    {{3, 1, 2, 16}, {{8, 1, 2}}},                            // few rows
     {{2, 5, 4, 64}, {{16, 1, 1, relu}, {16, 3, 1, relu}, {64, 1, 1, relu}}, false, true, relu},  // a bottleneck
     {{2, 5, 4, 64}, {{32, 1, 2, relu}, {32, 3, 2, relu}, {64, 1, 2}}, false, true, relu},    // 32 → 16 → 16 → 32
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation
@@ -255,6 +255,15 @@ TEST_CASE("cpu chains in bf16 stay close to those in f32, and repeat bit for bit
       const auto targets = cpu::simd_targets();  // also those without a dot product of bf16
       for (size_t i = 1; i < targets.size(); ++i) run_twice(2, targets[i]);
     }
+}
+
+TEST_CASE("cpu chains store large maps as they store small ones") {
+  // 6.6 MB, which go past the caches, also where the last image is cut into bands.
+  const Step step{{{1, 320, 324, 16}, {{16, 3, 1, relu}}}, DType::f32, true, false, Write::overwrite};
+  Outputs expected = step.outputs(), y = step.outputs();
+  step(reference_backend(), expected);
+  step(cpu_backend(), y);
+  for (size_t i = 0; i < y.size(); ++i) CHECK(distance(y[i], expected[i]) <= norm_tolerance);
 }
 
 TEST_CASE("cpu chains are folded anew when a weight or a statistic has changed") {
