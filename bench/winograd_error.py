@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""How far Winograd's filtering F(M×M, 3×3) is off the plain sum, in f32 and in bf16: bench/winograd_error.py [CHANNELS]
+
+Random tiles and weights; the error's root mean square over that of the result. In bf16 the transformed values are rounded,
+as the kernels do it (backends/cpu/winograd-inl.h), and sums are in f64. Needs numpy.
+"""
+import sys
+
+import numpy as np
+
+# Bᵀ, G and Aᵀ with the points 0, ±1, ∞, and for M = 4 also ±2 (Lavin, Gray, arXiv 1509.09308, section 4).
+TRANSFORMS = {
+    2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+        [[1, 1, 1, 0], [0, 1, -1, -1]]),
+    4: ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+         [0, 4, 0, -5, 0, 1]],
+        [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
+         [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
+        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+}
+
+
+def to_f32(x):
+    return x.astype(np.float32).astype(np.float64)
+
+
+def to_bf16(x):
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def both_ways(matrix, x):
+    return np.einsum("pi,...ij,qj->...pq", np.array(matrix, float), x, np.array(matrix, float))
+
+
+def plain(x, w, m):
+    y = np.zeros((len(x), len(w), m, m))
+    for u in range(3):
+        for v in range(3):
+            y += np.einsum("tcij,oc->toij", x[:, :, u:u + m, v:v + m], w[:, :, u, v])
+    return y
+
+
+def main():
+    channels = int(sys.argv[1]) if len(sys.argv) > 1 else 16
+    rng = np.random.default_rng(1)
+    print(f"{channels} channels: error, root mean square over that of the result")
+    for name, rounded in (("f32", to_f32), ("bf16", to_bf16)):
+        for m, (inputs, weights, outputs) in TRANSFORMS.items():
+            x = rounded(rng.uniform(-2, 2, (512, channels, m + 2, m + 2)))
+            w = to_f32(rng.uniform(-0.5, 0.5, (16, channels, 3, 3)))
+            products = np.einsum("tcpq,ocpq->topq", rounded(both_ways(inputs, x)), rounded(both_ways(weights, w)))
+            exact = plain(x, w, m)
+            error = both_ways(outputs, products) - exact
+            print(f"  {name:4}  F({m}×{m}, 3×3)  {np.sqrt(np.mean(error ** 2) / np.mean(exact ** 2)):.1e}")
+
+
+if __name__ == "__main__":
+    main()
