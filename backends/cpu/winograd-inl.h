@@ -107,6 +107,28 @@ struct WinogradTiles {
   }
 };
 
+// put(position, v …) for row r of the tiles that are transformed at once: their columns c are transformed already, and
+// of each tile n of them, M from one tile to the next, go through `transform`.
+template <int M, int n, class Transform, class F>
+HWY_INLINE void put_winograd_row(const V (*c)[M + 2], int r, Transform&& transform, F&& put) {
+  constexpr int side = M + 2, tiles = winograd_neighbours<M>;
+  V v[tiles][side];
+#pragma GCC unroll 2
+  for (int j = 0; j < tiles; ++j) {
+    V d[n];
+#pragma GCC unroll 8
+    for (int k = 0; k < n; ++k) d[k] = c[j * M + k][r];
+    transform(d, v[j]);
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < side; ++k) {
+    if constexpr (tiles == 2)
+      put(r * side + k, v[0][k], v[1][k]);
+    else
+      put(r * side + k, v[0][k]);
+  }
+}
+
 // put(position, tile, u, v …) with Bᵀ x B for `count` tiles side by side, from the plane's pixel x on: the v are vector
 // u of that tile and, where two are transformed at once, of the next; where their number is odd, the last one is of no
 // use, but finite. Neighbours share columns.
@@ -129,21 +151,9 @@ HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_
       for (int i = 2; i < columns; ++i) column(t * M + i - (i < M + 2 ? 0 : missing), c[i]);
 #pragma GCC unroll 8
       for (int r = 0; r < side; ++r) {
-        V v[tiles][side];
-#pragma GCC unroll 2
-        for (int j = 0; j < tiles; ++j) {
-          V d[side];
-#pragma GCC unroll 8
-          for (int k = 0; k < side; ++k) d[k] = c[j * M + k][r];
-          Filtering<M>::inputs(d, v[j]);
-        }
-#pragma GCC unroll 8
-        for (int k = 0; k < side; ++k) {
-          if constexpr (tiles == 2)
-            put(r * side + k, t, u, v[0][k], v[1][k]);
-          else
-            put(r * side + k, t, u, v[0][k]);
-        }
+        put_winograd_row<M, side>(
+            c, r, [](const V* d, V* v) HWY_ATTR { Filtering<M>::inputs(d, v); },
+            [&](int p, auto... v) HWY_ATTR { put(p, t, u, v...); });
         c[0][r] = c[columns - 2][r];
         c[1][r] = c[columns - 1][r];
       }
@@ -303,21 +313,9 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
       }
 #pragma GCC unroll 8
       for (int r = 0; r < side; ++r) {
-        V v[tiles][side];
-#pragma GCC unroll 2
-        for (int j = 0; j < tiles; ++j) {
-          V y[M];
-#pragma GCC unroll 4
-          for (int k = 0; k < M; ++k) y[k] = c[j * M + k][r];
-          Filtering<M>::gradients(y, v[j]);
-        }
-#pragma GCC unroll 8
-        for (int k = 0; k < side; ++k) {
-          if constexpr (tiles == 2)
-            put(r * side + k, t, u, v[0][k], v[1][k]);
-          else
-            put(r * side + k, t, u, v[0][k]);
-        }
+        put_winograd_row<M, M>(
+            c, r, [](const V* y, V* v) HWY_ATTR { Filtering<M>::gradients(y, v); },
+            [&](int p, auto... v) HWY_ATTR { put(p, t, u, v...); });
       }
     }
 }
