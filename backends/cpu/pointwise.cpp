@@ -34,9 +34,9 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
 
 // Lines of memory that the next block of rows will touch. Every product asks for its share of them: in one go, or while
 // rows are only copied, they would wait for each other.
-class Ahead {
+class NextRows {
  public:
-  explicit Ahead(int64_t products) : products_(products) {}
+  explicit NextRows(int64_t products) : products_(products) {}
   // The `elements` behind p.
   template <class T>
   void add(const T* p, int64_t elements, bool written = false) {
@@ -126,7 +126,7 @@ HWY_INLINE void multiply_rows(Tag d, const typename A::Cell* HWY_RESTRICT x, int
 // x (rows, groups·cells), w (groups, cells, n), y (rows, groups·n).
 template <class A>
 void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows, int64_t groups, int64_t cells,
-              int64_t n, bool accumulate, Ahead& ahead, float* y) {
+              int64_t n, bool accumulate, NextRows& ahead, float* y) {
   const int64_t x_stride = groups * cells, y_stride = groups * n;
   with_lanes(n, [&](auto d) HWY_ATTR {
     int64_t row = 0;
@@ -167,7 +167,7 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float
   const int64_t channels = map.groups * map.width;
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    Ahead ahead((rows + 7) / 8 * map.groups * static_cast<int64_t>(map.terms.size()));
+    NextRows ahead((rows + 7) / 8 * map.groups * static_cast<int64_t>(map.terms.size()));
     for (const auto& term : map.terms)
       for (const T* x : {term.rows.x, term.rows.minus})
         if (x != nullptr) ahead.add(x + next * map.groups * term.depth, more * map.groups * term.depth);
@@ -206,8 +206,8 @@ HWY_INLINE void outer_tile(Tag d, const float* HWY_RESTRICT x, int64_t x_stride,
 }
 
 // dw (groups·outputs, inputs) += dyᵀ x per group.
-void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_t inputs, int64_t outputs, Ahead& ahead,
-           float* dw) {
+void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_t inputs, int64_t outputs,
+           NextRows& ahead, float* dw) {
   const int64_t x_stride = groups * inputs, dy_stride = groups * outputs;
   with_lanes(inputs, [&](auto d) HWY_ATTR {
     const int64_t step = static_cast<int64_t>(hn::Lanes(d));
@@ -247,7 +247,7 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
   const int64_t in = p.in_channels(), out = p.out_channels();
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    Ahead ahead(p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
+    NextRows ahead(p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
     for (const T* x : {s.v.x, s.v.minus})
       if (x != nullptr) ahead.add(x + next * in, more * in);
     if (s.dy != nullptr) ahead.add(s.dy + next * out, more * out);
