@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <list>
 #include <map>
 #include <mutex>
 #include <new>
@@ -32,34 +33,87 @@ int64_t size_class(int64_t bytes) {
   fail("out of memory: {} bytes were asked for; use a smaller batch or a smaller network", bytes);
 }
 
-// Large blocks lie in huge pages where the system has them: a map's channels are read in short pieces of every pixel,
-// which touches a page in every few.
-std::align_val_t alignment_of(int64_t size) { return size >= huge_page ? std::align_val_t{huge_page} : alignment; }
-
+// Blocks lie in huge pages where the system has them: a map's channels are read in short pieces of every pixel, which
+// touches a page in every few.
 std::byte* from_system(int64_t size) {
-  auto* block = static_cast<std::byte*>(::operator new(static_cast<size_t>(size), alignment_of(size), std::nothrow));
+  const std::align_val_t align = size >= huge_page ? std::align_val_t{huge_page} : alignment;
+  auto* memory = static_cast<std::byte*>(::operator new(static_cast<size_t>(size), align, std::nothrow));
 #if defined(__linux__)
-  if (block != nullptr && size >= huge_page) madvise(block, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint
+  if (memory != nullptr && size >= huge_page) madvise(memory, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint
 #endif
-  return block;
+  return memory;
 }
 
-void to_system(std::byte* block, int64_t size) { ::operator delete(block, alignment_of(size)); }
+void to_system(std::byte* memory, int64_t size) {
+  ::operator delete(memory, size >= huge_page ? std::align_val_t{huge_page} : alignment);
+}
+
+// Memory that small blocks are cut from, one behind the other, so that they lie in huge pages too.
+struct Region {
+  static constexpr int64_t size = 16 * huge_page;
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr int64_t largest = 0;  // a block of its own has guards on both sides
+#else
+  static constexpr int64_t largest = huge_page - 1;
+#endif
+  std::byte* memory;
+  int64_t used = 0;
+  int64_t live = 0;  // blocks that are handed out
+
+  explicit Region(std::byte* memory) : memory(memory) {}
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  ~Region() { to_system(memory, size); }
+};
+
+struct Block {
+  std::byte* memory = nullptr;
+  Region* region = nullptr;  // null: it is one of the system's
+};
 
 }  // namespace
 
 struct Allocator::State {
   std::mutex mutex;
-  std::map<int64_t, std::vector<std::byte*>> free;
+  std::map<int64_t, std::vector<Block>> free;
+  std::list<Region> regions;  // blocks are cut from the last one
   AllocatorStats stats;
 
   ~State() { release(); }
 
+  Block from_cache(int64_t size) {
+    const auto it = free.find(size);
+    if (it == free.end() || it->second.empty()) return {};
+    const Block block = it->second.back();
+    it->second.pop_back();
+    stats.cached_bytes -= size;
+    return block;
+  }
+
+  // No memory: there is none.
+  Block fresh(int64_t size) {
+    if (size > Region::largest) return {from_system(size)};
+    if (regions.empty() || regions.back().used + size > Region::size) {
+      std::byte* memory = from_system(Region::size);
+      if (memory == nullptr) return {from_system(size)};
+      regions.emplace_back(memory);
+    }
+    Region& region = regions.back();
+    region.used += size;
+    return {region.memory + region.used - size, &region};
+  }
+
+  // All that is cached, but for blocks whose region has others that live.
   void release() {
-    for (auto& [bytes, blocks] : free)
-      for (std::byte* block : blocks) to_system(block, bytes);
-    free.clear();
-    stats.cached_bytes = 0;
+    const auto stays = [](const Block& b) { return b.region != nullptr && b.region->live > 0; };
+    for (auto& [size, blocks] : free)
+      std::erase_if(blocks, [&, size = size](const Block& b) {
+        if (stays(b)) return false;
+        if (b.region == nullptr) to_system(b.memory, size);
+        stats.cached_bytes -= size;
+        return true;
+      });
+    std::erase_if(regions, [](const Region& r) { return r.live == 0; });
   }
 };
 
@@ -73,37 +127,31 @@ Allocator& Allocator::host() {
 std::shared_ptr<std::byte> Allocator::allocate(int64_t bytes) {
   if (bytes > max_bytes) out_of_memory(bytes);
   const int64_t size = size_class(bytes);
-  std::byte* block = nullptr;
+  Block block;
   {
     std::lock_guard lock(state_->mutex);
     auto& stats = state_->stats;
-    auto it = state_->free.find(size);
-    if (it != state_->free.end() && !it->second.empty()) {
-      block = it->second.back();
-      it->second.pop_back();
-      stats.cached_bytes -= size;
-    } else {
+    block = state_->from_cache(size);
+    if (block.memory == nullptr) {
       ++stats.system_allocations;
+      block = state_->fresh(size);
     }
+    if (block.memory == nullptr) {  // what is cached in other sizes may make room
+      state_->release();
+      block = state_->fresh(size);
+    }
+    if (block.memory == nullptr) out_of_memory(bytes);
+    if (block.region != nullptr) ++block.region->live;
     stats.live_bytes += size;
     stats.peak_live_bytes = std::max(stats.peak_live_bytes, stats.live_bytes);
   }
-  if (block == nullptr) block = from_system(size);
-  if (block == nullptr) {  // what is cached in other sizes may make room
-    release_cache();
-    block = from_system(size);
-  }
-  if (block == nullptr) {
-    std::lock_guard lock(state_->mutex);
-    state_->stats.live_bytes -= size;
-    out_of_memory(bytes);
-  }
-  return std::shared_ptr<std::byte>(block, [state = state_, size](std::byte* p) {
-    std::lock_guard lock(state->mutex);
-    state->free[size].push_back(p);
-    state->stats.live_bytes -= size;
-    state->stats.cached_bytes += size;
-  });
+  return {block.memory, [state = state_, size, block](std::byte*) {
+            std::lock_guard lock(state->mutex);
+            if (block.region != nullptr) --block.region->live;
+            state->free[size].push_back(block);
+            state->stats.live_bytes -= size;
+            state->stats.cached_bytes += size;
+          }};
 }
 
 AllocatorStats Allocator::stats() const {

@@ -33,7 +33,8 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
 }
 
 // Lines of memory that the next block of rows will touch. Every product asks for its share of them: in one go, or while
-// rows are only copied, they would wait for each other.
+// rows are only copied, they would wait for each other. What is read comes into the second cache: the first one may not
+// hold two blocks.
 class NextRows {
  public:
   explicit NextRows(int64_t products) : products_(products) {}
@@ -52,7 +53,7 @@ class NextRows {
         if (s.written)
           __builtin_prefetch(s.at, 1, 3);
         else
-          __builtin_prefetch(s.at, 0, 3);
+          __builtin_prefetch(s.at, 0, 2);
     }
   }
 

@@ -116,6 +116,23 @@ TEST_CASE("allocator: releasing the cache leaves live blocks alone") {
   for (int i = 0; i < 4096; ++i) REQUIRE(block.get()[i] == std::byte{0x5a});
 }
 
+TEST_CASE("allocator: small blocks share memory, and what a live one shares is kept") {
+  Allocator& a = Allocator::host();
+  a.release_cache();
+  const int64_t cached = stats().cached_bytes;
+  Block first = a.allocate(4096), second = a.allocate(8192);
+  std::memset(first.get(), 0x5a, 4096);
+  second.reset();
+  a.release_cache();
+  const Block third = a.allocate(8192);
+  std::memset(third.get(), 0xa5, 8192);
+  for (int i = 0; i < 4096; ++i) REQUIRE(first.get()[i] == std::byte{0x5a});
+  first.reset();
+  a.allocate(int64_t{3} << 20);  // one of its own, which goes back whatever lives
+  a.release_cache();
+  CHECK(stats().cached_bytes - cached <= 4096);
+}
+
 TEST_CASE("allocator: the peak is the largest of the live bytes") {
   const AllocatorStats start = stats();
   const int64_t large = start.peak_live_bytes + (int64_t{1} << 20);
