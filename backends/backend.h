@@ -149,7 +149,8 @@ class Backend {
                                   const Tensor& dy, Sink dx, Sink dgamma, Sink dbeta, Sink dresidual);
 
   // The training unit. y and the states' tensors come allocated; a chain that ends in a bare convolution has
-  // states.back().raw = y. A backend whose backward does without a link's raw output may clear it. The default bodies
+  // states.back().raw = y. A backend whose backward does without a link's raw output may clear it, or keep
+  // there what it needs instead: backward takes the states of the same backend's forward. The default bodies
   // compose the functions above and allocate the activated inputs of the later links; a fused driver allocates none.
   // Sinks may share a tensor, so they are written in this order: residual, the links' from last to first, x, minus.
   virtual void conv_chain(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y);

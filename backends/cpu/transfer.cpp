@@ -1,6 +1,7 @@
 #include "backends/cpu/transfer.h"
 
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "backends/cpu/channel_vectors.h"
@@ -39,6 +40,18 @@ class Moments {
     for (size_t k = 0; k < covariance_.size(); ++k)
       covariance_[k] =
           covariance_[k] / n - offset_[k / inputs()] * offset_[k / inputs() / inputs() * inputs() + k % inputs()];
+  }
+  // What forward has found, for backward.
+  Tensor save() const {
+    Tensor saved = Tensor::empty({p_.in_channels(), p_.inputs + 1}, DType::f64, Device::cpu);
+    std::ranges::copy(covariance_, std::ranges::copy(offset_, saved.data<double>()).out);
+    return saved;
+  }
+  void restore(const Tensor& saved) {
+    const std::span<const double> all = saved.span<double>();
+    const auto offsets = all.first(static_cast<size_t>(p_.in_channels()));
+    offset_.assign(offsets.begin(), offsets.end());
+    covariance_.assign(offsets.end(), all.end());
   }
   double offset(size_t channel) const { return offset_[channel]; }  // of the mean from the centre
   double mean(size_t channel) const { return centre_[channel] + offset_[channel]; }
@@ -88,6 +101,7 @@ void forward(const Chain& chain, const ChainInput& in, LinkState& state, Tensor&
   if (chain.training) {
     Moments moments(p, v);
     moments.set(run(RowSums<T>{p, v, nullptr, moments.centre(), true}));
+    if (chain.saves) state.raw = moments.save();
     float *mean = state.mean.data<float>(), *variance = state.variance.data<float>();
     each_output(p, w, [&](size_t o, size_t group, const float* weights) {
       double m = 0, square = 0;
@@ -144,8 +158,8 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
   }
 
   Moments moments(p, v);
-  const Sums sums = run(RowSums<T>{p, v, dy.data<T>(), moments.centre(), chain.training});
-  moments.set(sums);
+  const Sums sums = run(RowSums<T>{p, v, dy.data<T>(), moments.centre()});
+  chain.training ? moments.restore(state.raw) : moments.set(sums);
   // Σ dy (v − mean(v)).
   const auto centred = [&](size_t o, size_t i) {
     return sums.outer[o * inputs + i] - moments.offset(o / outputs * inputs + i) * sums.dy[o];
@@ -211,8 +225,8 @@ bool is_transfer(const Chain& chain, const ChainInput& in) {
 }
 
 void transfer_forward(const Chain& chain, const ChainInput& in, LinkState& state, Tensor& y) {
-  with_storage(y, [&](auto zero) { forward<decltype(zero)>(chain, in, state, y); });
   if (!state.raw.shares_storage(y)) state.raw = {};
+  with_storage(y, [&](auto zero) { forward<decltype(zero)>(chain, in, state, y); });
 }
 
 void transfer_backward(const Chain& chain, const ChainInput& in, const LinkState& state, const Tensor& dy,
