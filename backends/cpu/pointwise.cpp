@@ -104,16 +104,19 @@ const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, in
   return static_cast<const typename A::Cell*>(block);
 }
 
-// R rows of y[r, 0 … n) (+)= Σ_k x[r, k] w[k, 0 … n) over k < cells; x and y have row strides, w is (cells, n).
+// R rows of y[r, 0 … n) = Σ_k x[r, k] w[k, 0 … n) over k < cells, added to y where `accumulate` says so, else to shift
+// (n) where there is one; x and y have row strides, w is (cells, n).
 template <class A, int R, class Tag>
 HWY_INLINE void multiply_rows(Tag d, const typename A::Cell* HWY_RESTRICT x, int64_t x_stride,
-                              const typename A::Cell* HWY_RESTRICT w, int64_t cells, int64_t n, bool accumulate,
-                              float* HWY_RESTRICT y, int64_t y_stride) {
+                              const typename A::Cell* HWY_RESTRICT w, int64_t cells, int64_t n,
+                              const float* HWY_RESTRICT shift, bool accumulate, float* HWY_RESTRICT y,
+                              int64_t y_stride) {
   // Some factors at a time, so that one address a row serves them all; a group has at least as many.
   constexpr int together = A::pairs ? 2 : 4;
   for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) {
     hn::Vec<Tag> sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = accumulate ? hn::LoadU(d, y + r * y_stride + j) : hn::Zero(d);
+    const hn::Vec<Tag> first = shift == nullptr ? hn::Zero(d) : hn::LoadU(d, shift + j);
+    for (int r = 0; r < R; ++r) sum[r] = accumulate ? hn::LoadU(d, y + r * y_stride + j) : first;
     for (int64_t k = 0; k < cells; k += together) {
       decltype(A::load(d, w)) weights[together];
       for (int i = 0; i < together; ++i) weights[i] = A::load(d, w + (k + i) * n + j);
@@ -124,10 +127,10 @@ HWY_INLINE void multiply_rows(Tag d, const typename A::Cell* HWY_RESTRICT x, int
   }
 }
 
-// x (rows, groups·cells), w (groups, cells, n), y (rows, groups·n).
+// x (rows, groups·cells), w (groups, cells, n), shift (groups·n), y (rows, groups·n).
 template <class A>
 void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows, int64_t groups, int64_t cells,
-              int64_t n, bool accumulate, NextRows& ahead, float* y) {
+              int64_t n, const float* shift, bool accumulate, NextRows& ahead, float* y) {
   const int64_t x_stride = groups * cells, y_stride = groups * n;
   with_lanes(n, [&](auto d) HWY_ATTR {
     int64_t row = 0;
@@ -136,8 +139,9 @@ void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows
       for (; row + R <= rows; row += R)
         for (int64_t g = 0; g < groups; ++g) {
           if (R > 1) ahead.fetch();
-          multiply_rows<A, R>(d, x + row * x_stride + g * cells, x_stride, w + g * cells * n, cells, n, accumulate,
-                              y + row * y_stride + g * n, y_stride);
+          multiply_rows<A, R>(d, x + row * x_stride + g * cells, x_stride, w + g * cells * n, cells, n,
+                              shift == nullptr ? nullptr : shift + g * n, accumulate, y + row * y_stride + g * n,
+                              y_stride);
         }
     };
     rows_of(Count<8>());
@@ -148,18 +152,14 @@ void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows
 // The rows' results are in `block`.
 template <class A, class T>
 void store_rows(const RowMap<T>& map, int64_t row, int64_t rows, const float* block) {
-  const int64_t channels = map.groups * map.width, all = rows * channels, width = map.shift == nullptr ? all : channels;
-  for (int64_t begin = 0; begin < all; begin += width) {
-    const int64_t at = row * channels + begin;
-    each_vector(0, width, [&](int64_t i, auto whole_or_part) HWY_ATTR {
-      const auto memory = rounding<A>(whole_or_part);
-      V v = memory.load(block + begin + i);
-      if (map.shift != nullptr) v = hn::Add(v, memory.load(map.shift + i));
-      if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at + i));
-      if (map.y != nullptr) put(v, map.accumulate, memory, map.y + at + i);
-      if (map.negated != nullptr) put(hn::Neg(v), map.accumulate_negated, memory, map.negated + at + i);
-    });
-  }
+  const int64_t channels = map.groups * map.width, at = row * channels;
+  each_vector(0, rows * channels, [&](int64_t i, auto whole_or_part) HWY_ATTR {
+    const auto memory = rounding<A>(whole_or_part);
+    V v = memory.load(block + i);
+    if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at + i));
+    if (map.y != nullptr) put(v, map.accumulate, memory, map.y + at + i);
+    if (map.negated != nullptr) put(hn::Neg(v), map.accumulate_negated, memory, map.negated + at + i);
+  });
 }
 
 // Rows [begin, end); `in` and `out` hold a block of rows each.
@@ -179,14 +179,14 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float
     float* to = out;
     if constexpr (std::is_same_v<T, float>) {
       const bool apart = std::ranges::none_of(map.terms, [&](const auto& term) { return term.rows.x == map.y; });
-      if (apart && map.shift == nullptr && map.residual == nullptr && map.negated == nullptr)
-        to = map.y + row * channels;
+      const bool adds = map.residual != nullptr || (map.accumulate && map.shift != nullptr);
+      if (apart && !adds && map.negated == nullptr) to = map.y + row * channels;
     }
     bool accumulate = to != out && map.accumulate;
     for (const auto& term : map.terms) {
       const auto* x = load_rows<A>(term.rows, nullptr, map.groups * term.depth, row, rows, in);
       multiply<A>(x, static_cast<const typename A::Cell*>(term.packed), rows, map.groups, A::cells(term.depth),
-                  map.width, accumulate, ahead, to);
+                  map.width, map.shift, accumulate, ahead, to);
       accumulate = true;
     }
     if (to == out) store_rows<A>(map, row, rows, out);
