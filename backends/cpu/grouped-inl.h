@@ -25,7 +25,8 @@ constexpr int tile_pixels = many_registers ? 16 : 12;
 
 struct F32 {
   using Cell = float;
-  using Products = F32;  // what multiplies the values of planes that Winograd's filtering has transformed
+  static constexpr Cell one = 1;  // every value of it
+  using Products = F32;           // what multiplies the values of planes that Winograd's filtering has transformed
   static constexpr bool pairs = false;
   static constexpr int64_t pixel = slab_channels;  // cells
   static int64_t cells(int64_t channels) { return channels; }
@@ -67,6 +68,7 @@ struct F32 {
 #define MGIC_HAS_BF16_DOT 1
 struct Bf16 {
   using Cell = uint32_t;
+  static constexpr Cell one = 0x3f803f80;
   using Products = Bf16;
   using U = hn::ScalableTag<uint32_t>;
   static constexpr bool pairs = true;
@@ -98,7 +100,7 @@ struct Bf16 {
     asm("vpermw %1, %2, %0" : "=v"(pairs.raw) : "v"(both.raw), "v"(places.raw));
     hn::StoreU(pairs, U(), p + t / 2 * slab_channels);
   }
-  static int64_t steps(int64_t count) { return count / 2; }
+  static int64_t steps(int64_t count) { return (count + 1) / 2; }
   template <class Tag>
   static HWY_INLINE auto load(Tag d, const Cell* p) {
     return hn::LoadU(hn::RebindToUnsigned<Tag>(), p);

@@ -82,7 +82,15 @@ HWY_INLINE Part rounding(Part part) {
 template <class A, class T>
 constexpr bool are_cells = A::pairs ? std::is_same_v<T, bf16> : std::is_same_v<T, float>;
 
-// Rows of x − minus − centre in cells: in `block`, or where they lie if they are just that.
+// Element i of a row, which lies at `at`, of x − minus − centre.
+template <class T, class Memory>
+HWY_INLINE V row_value(const Rows<T>& source, const float* centre, int64_t at, int64_t i, Memory memory) {
+  V v = memory.load(source.x + at);
+  if (source.minus != nullptr) v = hn::Sub(v, memory.load(source.minus + at));
+  return centre == nullptr ? v : hn::Sub(v, memory.load(centre + i));
+}
+
+// Rows in cells of neighbouring channels: in `block`, or where they lie if they are just that.
 template <class A, class T>
 const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, int64_t channels, int64_t row,
                                   int64_t rows, void* block) {
@@ -91,17 +99,30 @@ const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, in
       return reinterpret_cast<const typename A::Cell*>(source.x + row * channels);
   auto* to = static_cast<std::conditional_t<A::pairs, bf16, float>*>(block);
   const int64_t all = rows * channels, width = centre == nullptr ? all : channels;
-  for (int64_t begin = 0; begin < all; begin += width) {
-    const int64_t at = row * channels + begin;
+  for (int64_t begin = 0; begin < all; begin += width)
     each_vector(0, width, [&](int64_t i, auto whole_or_part) HWY_ATTR {
       const auto memory = rounding<A>(whole_or_part);
-      V v = memory.load(source.x + at + i);
-      if (source.minus != nullptr) v = hn::Sub(v, memory.load(source.minus + at + i));
-      if (centre != nullptr) v = hn::Sub(v, memory.load(centre + i));
-      memory.store(v, to + begin + i);
+      memory.store(row_value(source, centre, row * channels + begin + i, i, memory), to + begin + i);
     });
-  }
   return static_cast<const typename A::Cell*>(block);
+}
+
+// Rows as summands: in cells of neighbouring rows.
+template <class A, class T>
+const typename A::Cell* load_summands(const Rows<T>& source, const float* centre, int64_t channels, int64_t row,
+                                      int64_t rows, void* block) {
+  if constexpr (A::pairs) {
+    auto* cells = static_cast<typename A::Cell*>(block);
+    for (int64_t r = 0; r < rows; r += 2)
+      each_vector(0, channels, [&](int64_t i, auto memory) HWY_ATTR {
+        const int64_t at = (row + r) * channels + i;
+        const V second = r + 1 < rows ? row_value(source, centre, at + channels, i, memory) : hn::Zero(D());
+        A::put_summands(row_value(source, centre, at, i, memory), second, cells + r / 2 * channels + i, 0, 0);
+      });
+    return cells;
+  } else {
+    return load_rows<A>(source, centre, channels, row, rows, block);
+  }
 }
 
 // R rows of y[r, 0 … n) = Σ_k x[r, k] w[k, 0 … n) over k < cells, added to y where `accumulate` says so, else to shift
@@ -194,21 +215,23 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float
 }
 
 // T rows of dw[0 … T, 0 … lanes) += Σ_r dy[r, 0 … T) x[r, 0 … lanes).
-template <int T, class Tag>
-HWY_INLINE void outer_tile(Tag d, const float* HWY_RESTRICT x, int64_t x_stride, const float* HWY_RESTRICT dy,
-                           int64_t dy_stride, int64_t rows, float* HWY_RESTRICT dw, int64_t dw_stride) {
+template <class A, int T, class Tag>
+HWY_INLINE void outer_tile(Tag d, const typename A::Cell* HWY_RESTRICT x, int64_t x_stride,
+                           const typename A::Cell* HWY_RESTRICT dy, int64_t dy_stride, int64_t steps,
+                           float* HWY_RESTRICT dw, int64_t dw_stride) {
   hn::Vec<Tag> sum[T];
   for (int t = 0; t < T; ++t) sum[t] = hn::Zero(d);
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto values = hn::LoadU(d, x + r * x_stride);
-    for (int t = 0; t < T; ++t) sum[t] = hn::MulAdd(hn::Set(d, dy[r * dy_stride + t]), values, sum[t]);
+  for (int64_t r = 0; r < steps; ++r) {
+    const auto values = A::load(d, x + r * x_stride);
+    for (int t = 0; t < T; ++t) sum[t] = A::step(d, sum[t], values, dy + r * dy_stride + t);
   }
   for (int t = 0; t < T; ++t) hn::StoreU(hn::Add(hn::LoadU(d, dw + t * dw_stride), sum[t]), d, dw + t * dw_stride);
 }
 
-// dw (groups·outputs, inputs) += dyᵀ x per group.
-void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_t inputs, int64_t outputs,
-           NextRows& ahead, float* dw) {
+// dw (groups·outputs, inputs) += dyᵀ x per group, of summands.
+template <class A>
+void outer(const typename A::Cell* x, const typename A::Cell* dy, int64_t steps, int64_t groups, int64_t inputs,
+           int64_t outputs, NextRows& ahead, float* dw) {
   const int64_t x_stride = groups * inputs, dy_stride = groups * outputs;
   with_lanes(inputs, [&](auto d) HWY_ATTR {
     const int64_t step = static_cast<int64_t>(hn::Lanes(d));
@@ -219,8 +242,8 @@ void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_
         const auto tile = [&](auto size) HWY_ATTR {
           constexpr int T = decltype(size)::value;
           for (; o + T <= outputs; o += T)
-            outer_tile<T>(d, x + g * inputs + i, x_stride, dy + g * outputs + o, dy_stride, rows,
-                          dw + (g * outputs + o) * inputs + i, inputs);
+            outer_tile<A, T>(d, x + g * inputs + i, x_stride, dy + g * outputs + o, dy_stride, steps,
+                             dw + (g * outputs + o) * inputs + i, inputs);
         };
         tile(Count<16>());
         tile(Count<8>());
@@ -230,17 +253,20 @@ void outer(const float* x, const float* dy, int64_t rows, int64_t groups, int64_
   });
 }
 
-// sums (channels) += the rows of a block.
-void add_rows(const float* block, int64_t channels, int64_t rows, float* sums) {
-  each_vector(0, channels, [&](int64_t i, auto memory) HWY_ATTR {
-    V sum = hn::Zero(D());
-    for (int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, memory.load(block + r * channels + i));
-    memory.store(hn::Add(memory.load(sums + i), sum), sums + i);
+// sums (channels) += the summands of a block.
+template <class A>
+void add_rows(const typename A::Cell* block, int64_t channels, int64_t steps, float* sums) {
+  with_lanes(channels, [&](auto d) HWY_ATTR {
+    for (int64_t i = 0; i < channels; i += static_cast<int64_t>(hn::Lanes(d))) {
+      auto sum = hn::Zero(d);
+      for (int64_t r = 0; r < steps; ++r) sum = A::step(d, sum, A::load(d, block + r * channels + i), &A::one);
+      hn::StoreU(hn::Add(hn::LoadU(d, sums + i), sum), d, sums + i);
+    }
   });
 }
 
 // Rows [begin, end), added to sums: those of v, of dy, the outer products and the Gram matrices, one behind the other.
-template <class T>
+template <class A, class T>
 void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, float* dy_block, float* sums) {
   const Pointwise& p = s.p;
   float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),
@@ -252,13 +278,14 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
     for (const T* x : {s.v.x, s.v.minus})
       if (x != nullptr) ahead.add(x + next * in, more * in);
     if (s.dy != nullptr) ahead.add(s.dy + next * out, more * out);
-    const float* v = load_rows<F32>(s.v, s.centre, in, row, rows, v_block);
-    if (s.centre != nullptr) add_rows(v, in, rows, sums);
-    if (s.gram) outer(v, v, rows, p.groups, p.inputs, p.inputs, ahead, gram);
+    const int64_t steps = A::steps(rows);
+    const auto* v = load_summands<A>(s.v, s.centre, in, row, rows, v_block);
+    if (s.centre != nullptr) add_rows<A>(v, in, steps, sums);
+    if (s.gram) outer<A>(v, v, steps, p.groups, p.inputs, p.inputs, ahead, gram);
     if (s.dy == nullptr) continue;
-    const float* dy = load_rows<F32>(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
-    if (s.centre != nullptr) add_rows(dy, out, rows, dy_sums);
-    outer(v, dy, rows, p.groups, p.inputs, p.outputs, ahead, products);
+    const auto* dy = load_summands<A>(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
+    if (s.centre != nullptr) add_rows<A>(dy, out, steps, dy_sums);
+    outer<A>(v, dy, steps, p.groups, p.inputs, p.outputs, ahead, products);
   }
 }
 
@@ -272,10 +299,14 @@ void map_bf16(bool pairs [[maybe_unused]], const RowMap<bf16>& m, int64_t begin,
   map_rows<F32>(m, begin, end, in, out);
 }
 void sum_f32(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
-  sum_rows(s, begin, end, v, dy, sums);
+  sum_rows<F32>(s, begin, end, v, dy, sums);
 }
-void sum_bf16(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
-  sum_rows(s, begin, end, v, dy, sums);
+void sum_bf16(bool pairs [[maybe_unused]], const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy,
+              float* sums) {
+#if MGIC_HAS_BF16_DOT
+  if (pairs) return sum_rows<Bf16>(s, begin, end, v, dy, sums);
+#endif
+  sum_rows<F32>(s, begin, end, v, dy, sums);
 }
 
 }  // namespace
@@ -304,7 +335,7 @@ void sum_here(const RowSums<float>& s, int64_t begin, int64_t end, float* v, flo
   HWY_DYNAMIC_DISPATCH(sum_f32)(s, begin, end, v, dy, sums);
 }
 void sum_here(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
-  HWY_DYNAMIC_DISPATCH(sum_bf16)(s, begin, end, v, dy, sums);
+  HWY_DYNAMIC_DISPATCH(sum_bf16)(packs_pairs<bf16>(), s, begin, end, v, dy, sums);
 }
 
 // Parts of the rows, of which each is worth a thread's while; several a thread where there are rows enough.
