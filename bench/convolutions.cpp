@@ -5,6 +5,7 @@
 //   3×3       (N, H, W, C) → (N, H, W, C) in C/s_g groups: time per multiply-accumulate over that with s_g = 16
 //   restrict  (N, H, W, C) → (N, H, W, C/2), 1×1, in C/s_g groups, s_g → s_g/2 channels a group: time over its limit
 //   prolong   (N, H, W, C/2) → (N, H, W, C), the way back
+//   plain     a transfer's maps read and written with nothing computed: what it cannot beat
 //
 // for s_g = 16, 8, 4, on the four stages of the network (batch 32: 32×32×64, 16×16×128, 8×8×256, 4×4×512), forward,
 // data gradient and weight gradient. The limit is max(flops / peak, bytes / triad) with the roofs measured in the same
@@ -20,6 +21,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,12 +49,13 @@ struct Stage {
 constexpr std::array<Stage, 4> stages{{{32, 64}, {16, 128}, {8, 256}, {4, 512}}};
 constexpr std::array<int64_t, 3> group_sizes{16, 8, 4};
 
-enum class Kind { conv3x3, restriction, prolongation };
-constexpr std::array<const char*, 3> kind_names{"3x3", "restrict", "prolong"};
+enum class Kind { conv3x3, restriction, prolongation, plain };
+constexpr std::array<const char*, 4> kind_names{"3x3", "restrict", "prolong", "plain"};
 constexpr std::array<const char*, 3> direction_names{"forward", "data", "weights"};
 
 // At most this, per multiply-accumulate, against s_g = 16; and a transfer against its limit (issue 4, item 3).
 double allowed(Kind kind, int64_t group) {
+  if (kind == Kind::plain) return 0;
   if (kind != Kind::conv3x3) return 1.35;
   return group == 8 ? 1.6 : group == 4 ? 2.8 : 0;
 }
@@ -88,7 +91,7 @@ struct Maps {
   std::vector<Tensor> wide, other, half;
 };
 
-void add_cases(Backend& backend, const Stage& stage, Kind kind, int64_t group, DType dtype, Maps& maps, Rng& rng,
+void add_cases(Backend& backend, const Stage& stage, Kind kind, int64_t group, Maps& maps, Rng& rng,
                std::vector<Case>& cases) {
   const int64_t c = stage.channels, kernel = kind == Kind::conv3x3 ? 3 : 1;
   const int64_t inputs = kind == Kind::prolongation ? c / 2 : c, outputs = kind == Kind::restriction ? c / 2 : c;
@@ -114,6 +117,19 @@ void add_cases(Backend& backend, const Stage& stage, Kind kind, int64_t group, D
         {stage, kind, group, d, macs, maps_bytes + static_cast<double>((d == 2 ? *dw : w).bytes()), calls[d], {}});
 }
 
+std::span<float> floats(Tensor& t) {
+  return {static_cast<float*>(t.raw()), static_cast<size_t>(t.bytes()) / sizeof(float)};
+}
+
+void add_plain_cases(int threads, const Stage& stage, Maps& maps, std::vector<Case>& cases) {
+  const auto bytes = static_cast<double>(maps.wide[0].bytes() + maps.half[0].bytes());
+  const std::array<std::function<void(size_t)>, 3> calls{
+      [=, &maps](size_t i) { plain_pass(threads, floats(maps.wide[i]), {}, floats(maps.half[i])); },
+      [=, &maps](size_t i) { plain_pass(threads, floats(maps.half[i]), {}, floats(maps.wide[i])); },
+      [=, &maps](size_t i) { plain_pass(threads, floats(maps.wide[i]), floats(maps.half[i]), {}); }};
+  for (size_t d = 0; d < calls.size(); ++d) cases.push_back({stage, Kind::plain, 0, d, 0, bytes, calls[d], {}});
+}
+
 std::vector<Case> measure(Backend& backend, const Stage& stage, DType dtype, const Options& o, Triad& triad) {
   Rng rng(1, Purpose::test);
   const Shape shape{o.batch, stage.size, stage.size, stage.channels};
@@ -123,7 +139,8 @@ std::vector<Case> measure(Backend& backend, const Stage& stage, DType dtype, con
             pool(sets, shape.with(3, stage.channels / 2), dtype, rng)};
   std::vector<Case> cases;
   for (const Kind kind : {Kind::conv3x3, Kind::restriction, Kind::prolongation})
-    for (const int64_t group : group_sizes) add_cases(backend, stage, kind, group, dtype, maps, rng, cases);
+    for (const int64_t group : group_sizes) add_cases(backend, stage, kind, group, maps, rng, cases);
+  add_plain_cases(backend.threads(), stage, maps, cases);
   std::vector<double> bandwidths;
   for (int64_t round = -1; round < o.rounds; ++round) {  // the first is warm-up
     for (size_t k = 0; k < cases.size(); ++k) {
@@ -147,7 +164,8 @@ struct Row {
   const Case& c;
   double limit_ms, per_mac;  // per_mac: time per multiply-accumulate over that with s_g = 16
   double over_limit() const { return c.ms() / limit_ms; }
-  double judged() const { return c.kind == Kind::conv3x3 ? per_mac : over_limit(); }
+  bool has_ratio() const { return c.kind == Kind::conv3x3; }
+  double judged() const { return has_ratio() ? per_mac : over_limit(); }
 };
 
 std::vector<Row> rows_of(const std::vector<Case>& cases, double gflops) {
@@ -157,7 +175,7 @@ std::vector<Row> rows_of(const std::vector<Case>& cases, double gflops) {
       return b.stage.size == c.stage.size && b.kind == c.kind && b.direction == c.direction && b.group == 16;
     });
     const double limit = 1e3 * std::max(2 * c.macs / (1e9 * gflops), c.bytes / (1e9 * c.triad_gb_s));
-    rows.push_back({c, limit, (c.ms() / c.macs) / (base->ms() / base->macs)});
+    rows.push_back({c, limit, base == cases.end() ? 0 : (c.ms() / c.macs) / (base->ms() / base->macs)});
   }
   return rows;
 }
@@ -183,9 +201,10 @@ void print_table(const std::vector<Row>& rows, std::string_view dtype) {
   for (const Row& r : rows) {
     const double most = allowed(r.c.kind, r.c.group);
     const std::string verdict = most > 0 ? fmt::format("{:.2f} {}", most, r.judged() <= most ? "" : "<-") : "";
-    fmt::print("{:<10} {:<9} {:>4} {:<8} {:>8.3f} {:>8.1f} {:>7.1f} {:>8.2f} {:>9.2f} {:>8}\n", r.c.stage.name(),
+    const std::string ratio = r.has_ratio() ? fmt::format("{:.2f}", r.per_mac) : "";
+    fmt::print("{:<10} {:<9} {:>4} {:<8} {:>8.3f} {:>8.1f} {:>7.1f} {:>8.2f} {:>9} {:>8}\n", r.c.stage.name(),
                kind_names[static_cast<size_t>(r.c.kind)], r.c.group, direction_names[r.c.direction], r.c.ms(),
-               2e-6 * r.c.macs / r.c.ms(), 1e-6 * r.c.bytes / r.c.ms(), r.over_limit(), r.per_mac, verdict);
+               2e-6 * r.c.macs / r.c.ms(), 1e-6 * r.c.bytes / r.c.ms(), r.over_limit(), ratio, verdict);
   }
 }
 

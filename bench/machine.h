@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,9 @@ struct Peak {
   double gflops = 0;
 };
 
-// STREAM's triad a = b + s c on three arrays of `array_mb` MiB each. A run takes some tens of milliseconds, so that it
-// can stand between the things that are timed: on a shared machine the bandwidth changes from minute to minute.
+// STREAM's triad a = b + s c on three arrays of `array_mb` MiB each, in huge pages as the maps of a network are. A run
+// takes some tens of milliseconds, so that it can stand between the things that are timed: on a shared machine the
+// bandwidth changes from minute to minute.
 class Triad {
  public:
   Triad(int threads, int64_t array_mb);
@@ -52,6 +54,11 @@ struct Machine {
 // Measures for about `seconds`. The peaks are the best repetitions: a limit is what the machine can do, not what its
 // other tenants leave of it.
 Machine measure_machine(int threads, double seconds, Triad& triad);
+
+// Reads a and b, either of which may be empty, and writes y, as fast as plain loops do, each thread its own parts: what
+// an operation on maps of these sizes cannot beat out of cache, whatever it computes. Returns the sum of what was read,
+// so that all of it is.
+float plain_pass(int threads, std::span<const float> a, std::span<const float> b, std::span<float> y);
 
 double median(std::vector<double> values);
 

@@ -197,14 +197,17 @@ def convolutions_section(r):
             text += f"\n{precision}: not built.\n"
             continue
         rows = []
-        for kind, group in itertools.product(("3x3", "restrict", "prolong"), (16, 8, 4)):
+        for kind, group in [*itertools.product(("3x3", "restrict", "prolong"), (16, 8, 4)), ("plain", 0)]:
             for direction in ("forward", "data", "weights"):
                 found = [x for x in c[precision]
                          if (x["kind"], x["group_size"], x["direction"]) == (kind, group, direction)]
                 judged = [x["per_mac" if kind == "3x3" else "over_limit"] for x in found]
                 good = [v <= x["allowed"] or x["over_limit"] <= OVER_LIMIT for x, v in zip(found, judged)]
+                if not found:
+                    continue
                 most = found[0]["allowed"]
-                rows.append([{"3x3": "3×3", "restrict": "R, 1×1", "prolong": "P, 1×1"}[kind], group, direction]
+                rows.append([{"3x3": "3×3", "restrict": "R, 1×1", "prolong": "P, 1×1", "plain": "plain pass"}[kind],
+                             group or "", direction]
                             + [f"{x['ms']:.3f} ({v:.2f})" for x, v in zip(found, judged)]
                             + [f"{most:.2f}" if most else "", mark(all(good)) if most else ""])
         stages = list(dict.fromkeys(x["stage"] for x in c[precision]))
