@@ -9,41 +9,43 @@
 namespace mgic::cpu {
 namespace {
 
-// Where the tiles want the weight of output o, a position (a tap, or one of Winograd's) and input i of a group, in
-// elements: f32, or with pairs bf16. An element's place is the sum of its group's and position's, its output's and its
-// input's.
+// Where the tiles want the weights, in elements: f32, or with pairs bf16. Every vector of results has a block of its
+// own: (slabs of summands, positions, cells, lanes), where a position is a tap or one of Winograd's.
 class Packing {
  public:
-  Packing(const Grouped& g, bool pairs, int64_t positions)
+  Packing(const Grouped& g, bool pairs)
       : g_(g),
         step_(pairs ? 2 : 1),
-        positions_(positions),
         quads_(quad_lanes(g)),
         lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
-        blocks_((g.outputs + lanes_ - 1) / lanes_),
-        cells_((std::min(g.inputs, slab_channels) + step_ - 1) / step_),
-        position_(cells_ * lanes_ * step_),
-        block_(Grouped::slabs(g.inputs) * positions_ * position_) {}
+        vectors_((g.outputs + lanes_ - 1) / lanes_),
+        position_((std::min(g.inputs, slab_channels) + step_ - 1) / step_ * lanes_ * step_) {}
 
   int64_t position() const { return position_; }  // elements of one
-  // Runs of all positions, one behind the other.
-  int64_t runs() const {
-    return (quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * blocks_) * Grouped::slabs(g_.inputs);
+  int64_t slabs() const { return Grouped::slabs(g_.inputs); }
+  int64_t blocks() const { return quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * vectors_; }
+
+  // A block's results: [begin, end) of every one of its groups.
+  struct Results {
+    int64_t first_group, last_group, begin, end;
+  };
+  Results results(int64_t block) const {
+    if (quads_ > 0) return {block * lanes_ / 4, std::min((block + 1) * lanes_ / 4, g_.groups), 0, 4};
+    const int64_t begin = block % vectors_ * lanes_;
+    return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, g_.outputs)};
   }
-  int64_t count() const { return runs() * positions_ * position_; }
-  int64_t group(int64_t group, int64_t position) const {
-    if (quads_ > 0) return 4 * group / lanes_ * block_ + 4 * group % lanes_ * step_ + position * position_;
-    return group * blocks_ * block_ + position * position_;
-  }
-  int64_t output(int64_t o) const { return o / lanes_ * block_ + o % lanes_ * step_; }
-  int64_t input(int64_t i) const {
+  // An element's place in its block is the sum of its position's, its result's and its summand's. A group's results lie
+  // `step` from each other.
+  int64_t step() const { return step_; }
+  int64_t result(int64_t group, int64_t o) const { return (quads_ > 0 ? 4 * group + o : o) % lanes_ * step_; }
+  int64_t summand(int64_t i, int64_t positions) const {
     const int64_t within = i % slab_channels;
-    return i / slab_channels * positions_ * position_ + within / step_ * lanes_ * step_ + within % step_;
+    return i / slab_channels * positions * position_ + within / step_ * lanes_ * step_ + within % step_;
   }
 
  private:
   const Grouped g_;
-  int64_t step_, positions_, quads_, lanes_, blocks_, cells_, position_, block_;
+  int64_t step_, quads_, lanes_, vectors_, position_;
 };
 
 // G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), rows room for (M + 2, 3, n), out (M + 2, M + 2, n). Here
@@ -99,51 +101,59 @@ void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
   for (int64_t u = 0; u < 3; ++u) transform(rows + side * u * n, n, out + 3 * u * n, n);
 }
 
-// Every weight of the convolution goes to its place; they are read in the order of memory.
+// The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands.
 template <class Element>
-void pack(const Grouped& g, const Packing& packing, bool transposed, const float* w, const float* scale, Element* out) {
+void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& summands, int64_t block,
+          bool transposed, const float* w, const float* scale, Element* to) {
   const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps();
-  std::fill_n(out, packing.count(), Element());
-  parallel_ranges(g.groups, 2 * g.outputs * taps * g.inputs, [&](int64_t begin, int64_t end) {
-    std::vector<int64_t> inputs(static_cast<size_t>(g.inputs));
-    for (int64_t i = 0; i < g.inputs; ++i)
-      inputs[static_cast<size_t>(i)] = transposed ? packing.output(i) : packing.input(i);
-    for (int64_t group = begin; group < end; ++group)
-      for (int64_t o = 0; o < g.outputs; ++o) {
-        const int64_t channel = group * g.outputs + o;
-        const int64_t* input = inputs.data() + o / own_outputs * own_inputs;
-        const float factor = scale == nullptr ? 1.0f : scale[channel];
-        for (int64_t tap = 0; tap < taps; ++tap) {
-          const float* from = w + (channel * taps + tap) * own_inputs;
-          // Back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order.
-          Element* to = out + (transposed ? packing.group(group, taps - 1 - tap) + packing.input(o)
-                                          : packing.group(group, tap) + packing.output(o));
-          for (int64_t i = 0; i < own_inputs; ++i) to[input[i]] = Element(from[i] * factor);
+  const Packing::Results results = packing.results(block);
+  const int64_t first_output = transposed ? 0 : results.begin, last_output = transposed ? g.outputs : results.end;
+  for (int64_t group = results.first_group; group < results.last_group; ++group)
+    for (int64_t o = first_output; o < last_output; ++o) {
+      const int64_t channel = group * g.outputs + o, base = o / own_outputs * own_inputs;
+      const int64_t begin = std::max(base, transposed ? results.begin : 0),
+                    end = std::min(base + own_inputs, transposed ? results.end : g.inputs);
+      const float factor = scale == nullptr ? 1.0f : scale[channel];
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const float* from = w + (channel * taps + tap) * own_inputs - base;
+        if (transposed) {  // back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order
+          Element* out = to + (taps - 1 - tap) * packing.position() + summands[static_cast<size_t>(o)] +
+                         packing.result(group, begin);
+          for (int64_t i = begin; i < end; ++i, out += packing.step()) *out = Element(from[i] * factor);
+        } else {
+          Element* out = to + tap * packing.position() + packing.result(group, o);
+          for (int64_t i = begin; i < end; ++i) out[summands[static_cast<size_t>(i)]] = Element(from[i] * factor);
         }
       }
-  });
+    }
 }
 
 template <class Element>
 Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
-  const Grouped own = transposed ? g.transposed() : g;
-  const Packing taps(own, pairs, g.taps()), packing(own, pairs, g.positions());
-  Scratch<uint32_t> packed(packing.count() * static_cast<int64_t>(sizeof(Element)) / 4);
-  auto* out = reinterpret_cast<Element*>(packed.data());
-  if (g.tile == 0) {
-    pack(g, taps, transposed, w, scale, out);
-    return packed;
-  }
-  // The taps in their places, and then all places at once through the transform.
-  Scratch<float> plain(taps.count());
-  pack(g, taps, transposed, w, scale, plain.data());
-  const int64_t n = packing.position();
-  parallel_ranges(packing.runs(), 2 * g.positions() * n, [&](int64_t begin, int64_t end) {
-    std::vector<float> rows(static_cast<size_t>((g.tile + 2) * 3 * n));
-    for (int64_t run = begin; run < end; ++run) {
-      const float* from = plain.data() + run * g.taps() * n;
-      Element* to = out + run * g.positions() * n;
-      g.tile == 4 ? winograd_weights<4>(from, n, rows.data(), to) : winograd_weights<2>(from, n, rows.data(), to);
+  const Packing packing(transposed ? g.transposed() : g, pairs);
+  const int64_t n = packing.position(), slabs = packing.slabs(), size = slabs * g.positions() * n;
+  Scratch<uint32_t> packed(packing.blocks() * size * static_cast<int64_t>(sizeof(Element)) / 4);
+  auto* blocks = reinterpret_cast<Element*>(packed.data());
+  std::vector<int64_t> summands(static_cast<size_t>(transposed ? g.outputs : g.inputs));
+  for (size_t i = 0; i < summands.size(); ++i) summands[i] = packing.summand(static_cast<int64_t>(i), g.taps());
+  parallel_ranges(packing.blocks(), 2 * size, [&](int64_t begin, int64_t end) {
+    // Through Winograd's transform all places of a block's taps go at once.
+    std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n)),
+        rows(static_cast<size_t>((g.tile + 2) * 3 * n));
+    for (int64_t block = begin; block < end; ++block) {
+      Element* out = blocks + block * size;
+      if (g.tile == 0) {
+        std::fill_n(out, size, Element());
+        pack(g, packing, summands, block, transposed, w, scale, out);
+        continue;
+      }
+      std::ranges::fill(taps, 0.0f);
+      pack(g, packing, summands, block, transposed, w, scale, taps.data());
+      for (int64_t slab = 0; slab < slabs; ++slab) {
+        const float* from = taps.data() + slab * g.taps() * n;
+        Element* to = out + slab * g.positions() * n;
+        g.tile == 4 ? winograd_weights<4>(from, n, rows.data(), to) : winograd_weights<2>(from, n, rows.data(), to);
+      }
     }
   });
   return packed;
