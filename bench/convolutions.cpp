@@ -5,7 +5,7 @@
 //   3×3       (N, H, W, C) → (N, H, W, C) in C/s_g groups: time per multiply-accumulate over that with s_g = 16
 //   restrict  (N, H, W, C) → (N, H, W, C/2), 1×1, in C/s_g groups, s_g → s_g/2 channels a group: time over its limit
 //   prolong   (N, H, W, C/2) → (N, H, W, C), the way back
-//   plain     a transfer's maps read and written with nothing computed: what it cannot beat
+//   plain     a transfer's maps read and written with nothing computed: what the memory gives
 //
 // for s_g = 16, 8, 4, on the four stages of the network (batch 32: 32×32×64, 16×16×128, 8×8×256, 4×4×512), forward,
 // data gradient and weight gradient. The limit is max(flops / peak, bytes / triad) with the roofs measured in the same

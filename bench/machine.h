@@ -55,9 +55,8 @@ struct Machine {
 // other tenants leave of it.
 Machine measure_machine(int threads, double seconds, Triad& triad);
 
-// Reads a and b, either of which may be empty, and writes y, as fast as plain loops do, each thread its own parts: what
-// an operation on maps of these sizes cannot beat out of cache, whatever it computes. Returns the sum of what was read,
-// so that all of it is.
+// Reads a and b, either of which may be empty, and writes y with ordinary stores, each thread its own parts: what maps
+// of these sizes take out of cache, whatever is computed. Returns the sum of what was read, so that all of it is.
 float plain_pass(int threads, std::span<const float> a, std::span<const float> b, std::span<float> y);
 
 double median(std::vector<double> values);

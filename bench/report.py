@@ -201,10 +201,10 @@ def convolutions_section(r):
             for direction in ("forward", "data", "weights"):
                 found = [x for x in c[precision]
                          if (x["kind"], x["group_size"], x["direction"]) == (kind, group, direction)]
+                if not found:  # results of before there was a plain pass
+                    continue
                 judged = [x["per_mac" if kind == "3x3" else "over_limit"] for x in found]
                 good = [v <= x["allowed"] or x["over_limit"] <= OVER_LIMIT for x, v in zip(found, judged)]
-                if not found:
-                    continue
                 most = found[0]["allowed"]
                 rows.append([{"3x3": "3×3", "restrict": "R, 1×1", "prolong": "P, 1×1", "plain": "plain pass"}[kind],
                              group or "", direction]

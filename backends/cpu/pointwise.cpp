@@ -107,7 +107,8 @@ const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, in
   return static_cast<const typename A::Cell*>(block);
 }
 
-// Rows as summands: in cells of neighbouring rows.
+// Rows as summands: in cells of neighbouring rows, half as many as a block has room for. A row's last vector may write
+// beyond its end: the next row comes after it, or the other half.
 template <class A, class T>
 const typename A::Cell* load_summands(const Rows<T>& source, const float* centre, int64_t channels, int64_t row,
                                       int64_t rows, void* block) {

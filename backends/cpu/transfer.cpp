@@ -49,9 +49,9 @@ class Moments {
   }
   void restore(const Tensor& saved) {
     const std::span<const double> all = saved.span<double>();
-    const auto offsets = all.first(static_cast<size_t>(p_.in_channels()));
-    offset_.assign(offsets.begin(), offsets.end());
-    covariance_.assign(offsets.end(), all.end());
+    const auto end_of_offsets = all.begin() + p_.in_channels();
+    offset_.assign(all.begin(), end_of_offsets);
+    covariance_.assign(end_of_offsets, all.end());
   }
   double offset(size_t channel) const { return offset_[channel]; }  // of the mean from the centre
   double mean(size_t channel) const { return centre_[channel] + offset_[channel]; }

@@ -116,7 +116,7 @@ TEST_CASE("allocator: releasing the cache leaves live blocks alone") {
   for (int i = 0; i < 4096; ++i) REQUIRE(block.get()[i] == std::byte{0x5a});
 }
 
-TEST_CASE("allocator: small blocks share memory, and what a live one shares is kept") {
+TEST_CASE("allocator: what a live block shares memory with is kept, and all else goes back") {
   Allocator& a = Allocator::host();
   a.release_cache();
   const int64_t cached = stats().cached_bytes;
