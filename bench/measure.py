@@ -333,6 +333,7 @@ class Measurement:
         self.widths = {"mgic": WIDTHS[:4] if quick else WIDTHS, "dense": WIDTHS[:3] if quick else WIDTHS}
         self.best, self.failed, self.memory = {}, {}, {}  # by the peer's name
         self.machines, self.rounds, self.convolutions = [], 0, None
+        self.commit = first_line("git", "describe", "--always", "--dirty")  # before results change the tree
         self.found = collections.defaultdict(list)   # (net, precision): results of ours
         self.times = collections.defaultdict(list)   # (peer, net, kind, variant): ms
         self.blocks = collections.defaultdict(list)  # (kind, channels): results of ours
@@ -394,7 +395,7 @@ class Measurement:
             "quick": self.quick, "rounds": self.rounds, "runs": self.runs, "batch": BATCH, "image": IMAGE,
             "machine": {**machine, "system": platform.platform()},
             "versions": {"mgic": first_line(os.path.abspath(self.ours.binary), "--version"),
-                         "commit": first_line("git", "describe", "--always", "--dirty"),
+                         "commit": self.commit,
                          "onednn": onednn_version(self.ours.binary), "compiler": first_line("c++", "--version")},
             "not_built": self.ours.not_built, "ours": {}, "limits": {}, "units": self.units, "peers": [],
         }
