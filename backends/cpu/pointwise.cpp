@@ -1,9 +1,10 @@
 // A few rows at a time: what is not f32, or has to be subtracted first, is copied to the first cache, then all groups
 // are multiplied, which read their rows in short pieces far apart that the hardware does not foresee.
 //
-// In the product a vector holds neighbouring results of one row, every factor of the row is broadcast, and eight rows
-// run side by side, so that eight sums hide the latency of an addition and one load of the weights serves them all. The
-// sums hold a tile of a matrix in registers while the rows stream by.
+// In the product a vector holds neighbouring results of one row, and eight rows run side by side, so that eight sums
+// hide the latency of an addition and one load of the weights serves them all. A factor is broadcast from memory; where
+// groups are smaller than a vector, several share it, and their factors come from a vector of the row by permutation.
+// The sums hold a tile of a matrix in registers while the rows stream by.
 #include "backends/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/pointwise.cpp"
@@ -32,28 +33,24 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
   f(hn::CappedTag<float, 4>());
 }
 
-// Lines of memory that the next block of rows will touch. Every product asks for its share of them: in one go, or while
-// rows are only copied, they would wait for each other. What is read comes into the second cache: the first one may not
-// hold two blocks.
+// Lines of memory that the next block of rows will touch. Every tile asks for its share of them: in one go, or while
+// rows are only copied, they would wait for each other. They come into the second cache: the first one may not hold two
+// blocks, and asked into it to be written to, lines took up to a third longer.
 class NextRows {
  public:
-  explicit NextRows(int64_t products) : products_(products) {}
+  explicit NextRows(int64_t tiles) : tiles_(tiles) {}
   // The `elements` behind p.
   template <class T>
-  void add(const T* p, int64_t elements, bool written = false) {
-    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T)), share = (bytes / products_ + 63) / 64 * 64;
+  void add(const T* p, int64_t elements) {
+    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T)), share = (bytes / tiles_ + 63) / 64 * 64;
     const auto* at = reinterpret_cast<const std::byte*>(p);
-    if (p != nullptr) spans_[count_++] = {at, at + bytes, share, written};
+    if (p != nullptr) spans_[count_++] = {at, at + bytes, share};
   }
   HWY_INLINE void fetch() {
     for (int i = 0; i < count_; ++i) {
       Span& s = spans_[i];
       const std::byte* to = std::min(s.at + s.share, s.end);
-      for (; s.at < to; s.at += 64)
-        if (s.written)
-          __builtin_prefetch(s.at, 1, 3);
-        else
-          __builtin_prefetch(s.at, 0, 2);
+      for (; s.at < to; s.at += 64) __builtin_prefetch(s.at, 0, 2);
     }
   }
 
@@ -61,11 +58,10 @@ class NextRows {
   struct Span {
     const std::byte *at, *end;
     int64_t share;
-    bool written;
   };
   Span spans_[6];
   int count_ = 0;
-  int64_t products_;
+  int64_t tiles_;
 };
 
 // Whole vectors are stored with the arithmetic's own rounding.
@@ -90,12 +86,12 @@ HWY_INLINE V row_value(const Rows<T>& source, const float* centre, int64_t at, i
   return centre == nullptr ? v : hn::Sub(v, memory.load(centre + i));
 }
 
-// Rows in cells of neighbouring channels: in `block`, or where they lie if they are just that.
+// Rows in cells of neighbouring channels: in `block`, or where they lie if they are just that and will not change.
 template <class A, class T>
 const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, int64_t channels, int64_t row,
-                                  int64_t rows, void* block) {
+                                  int64_t rows, void* block, bool changes = false) {
   if constexpr (are_cells<A, T>)
-    if (source.minus == nullptr && centre == nullptr)
+    if (source.minus == nullptr && centre == nullptr && !changes)
       return reinterpret_cast<const typename A::Cell*>(source.x + row * channels);
   auto* to = static_cast<std::conditional_t<A::pairs, bf16, float>*>(block);
   const int64_t all = rows * channels, width = centre == nullptr ? all : channels;
@@ -126,92 +122,194 @@ const typename A::Cell* load_summands(const Rows<T>& source, const float* centre
   }
 }
 
-// R rows of y[r, 0 … n) = Σ_k x[r, k] w[k, 0 … n) over k < cells, added to y where `accumulate` says so, else to shift
-// (n) where there is one; x and y have row strides, w is (cells, n).
-template <class A, int R, class Tag>
-HWY_INLINE void multiply_rows(Tag d, const typename A::Cell* HWY_RESTRICT x, int64_t x_stride,
-                              const typename A::Cell* HWY_RESTRICT w, int64_t cells, int64_t n,
-                              const float* HWY_RESTRICT shift, bool accumulate, float* HWY_RESTRICT y,
-                              int64_t y_stride) {
+// A term of a map: rows of x, and the weights of a tile.
+template <class A>
+struct Products {
+  const typename A::Cell *x, *w;
+  int64_t stride, cells;  // of x from row to row; a group
+};
+
+// sum[r] += Σ_k w[k] x[r, k] for R rows of a tile of one group: every factor is broadcast from memory.
+template <class A, int R>
+HWY_INLINE void add_of_group(const Products<A>& p, V* HWY_RESTRICT sum) {
   // Some factors at a time, so that one address a row serves them all; a group has at least as many.
   constexpr int together = A::pairs ? 2 : 4;
-  for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) {
-    hn::Vec<Tag> sum[R];
-    const hn::Vec<Tag> first = shift == nullptr ? hn::Zero(d) : hn::LoadU(d, shift + j);
-    for (int r = 0; r < R; ++r) sum[r] = accumulate ? hn::LoadU(d, y + r * y_stride + j) : first;
-    for (int64_t k = 0; k < cells; k += together) {
-      decltype(A::load(d, w)) weights[together];
-      for (int i = 0; i < together; ++i) weights[i] = A::load(d, w + (k + i) * n + j);
-      for (int r = 0; r < R; ++r)
-        for (int i = 0; i < together; ++i) sum[r] = A::step(d, sum[r], weights[i], x + r * x_stride + k + i);
+  int64_t k = 0;
+  do {  // at least once, or sums would have to be in memory
+    decltype(A::load(D(), p.w)) weights[together];
+    for (int i = 0; i < together; ++i) weights[i] = A::load(D(), p.w + (k + i) * lanes());
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < together; ++i) sum[r] = A::step(D(), sum[r], weights[i], p.x + r * p.stride + k + i);
+  } while ((k += together) < p.cells);
+}
+
+// Cells k … k + n of each of a tile's groups, in every four lanes of the group's results.
+template <class A, int groups, int n>
+HWY_INLINE auto cells_of_groups(const typename A::Cell* x, int64_t cells) {
+  using Cells = decltype(A::load(D(), x));
+  const hn::DFromV<Cells> d;
+  if (n == 4 && cells == 4 && groups * 4 == lanes()) return A::load(D(), x);  // they lie there
+  const auto all_over = [&](const typename A::Cell* from) HWY_ATTR {
+    if constexpr (n == 4) return hn::LoadDup128(d, from);
+    uint64_t two;
+    std::memcpy(&two, from, sizeof two);
+    return hn::BitCast(d, hn::Set(hn::ScalableTag<uint64_t>(), two));
+  };
+  Cells v = all_over(x);
+  for (int g = 1; g < groups; ++g)
+    v = hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(g * lanes() / groups)), v, all_over(x + g * cells));
+  return v;
+}
+
+// sum[r] += w[k … k + n] times the same of the row.
+template <class A, int R, int groups, int n>
+HWY_INLINE void add_cells(const Products<A>& p, int64_t k, V* HWY_RESTRICT sum) {
+  decltype(A::load(D(), p.w)) weights[n];
+  for (int i = 0; i < n; ++i) weights[i] = A::load(D(), p.w + (k + i) * lanes());
+  for (int r = 0; r < R; ++r) {
+    const auto cells = cells_of_groups<A, groups, n>(p.x + r * p.stride + k, p.cells);
+    sum[r] = A::step(D(), sum[r], weights[0], hn::Broadcast<0>(cells));
+    sum[r] = A::step(D(), sum[r], weights[1], hn::Broadcast<1>(cells));
+    if constexpr (n == 4) {
+      sum[r] = A::step(D(), sum[r], weights[2], hn::Broadcast<2>(cells));
+      sum[r] = A::step(D(), sum[r], weights[3], hn::Broadcast<3>(cells));
     }
-    for (int r = 0; r < R; ++r) hn::StoreU(sum[r], d, y + r * y_stride + j);
   }
 }
 
-// x (rows, groups·cells), w (groups, cells, n), shift (groups·n), y (rows, groups·n).
-template <class A>
-void multiply(const typename A::Cell* x, const typename A::Cell* w, int64_t rows, int64_t groups, int64_t cells,
-              int64_t n, const float* shift, bool accumulate, NextRows& ahead, float* y) {
-  const int64_t x_stride = groups * cells, y_stride = groups * n;
-  with_lanes(n, [&](auto d) HWY_ATTR {
-    int64_t row = 0;
-    const auto rows_of = [&](auto count) HWY_ATTR {
-      constexpr int R = decltype(count)::value;
-      for (; row + R <= rows; row += R)
-        for (int64_t g = 0; g < groups; ++g) {
-          if (R > 1) ahead.fetch();
-          multiply_rows<A, R>(d, x + row * x_stride + g * cells, x_stride, w + g * cells * n, cells, n,
-                              shift == nullptr ? nullptr : shift + g * n, accumulate, y + row * y_stride + g * n,
-                              y_stride);
-        }
-    };
-    rows_of(Count<8>());
-    rows_of(Count<1>());
-  });
+// The same as add_of_group for a tile of several groups: some cells of every group at a time are brought to the lanes
+// of its results, and each of them to all of four.
+template <class A, int R, int groups>
+HWY_INLINE void add_of_groups(const Products<A>& p, V* HWY_RESTRICT sum) {
+  int64_t k = 0;
+  if (p.cells < 4) return add_cells<A, R, groups, 2>(p, k, sum);
+  do add_cells<A, R, groups, 4>(p, k, sum);
+  while ((k += 4) + 4 <= p.cells);
+  if (k < p.cells) add_cells<A, R, groups, 2>(p, k, sum);
 }
 
-// The rows' results are in `block`.
-template <class A, class T>
-void store_rows(const RowMap<T>& map, int64_t row, int64_t rows, const float* block) {
-  const int64_t channels = map.groups * map.width, at = row * channels;
-  each_vector(0, rows * channels, [&](int64_t i, auto whole_or_part) HWY_ATTR {
-    const auto memory = rounding<A>(whole_or_part);
-    V v = memory.load(block + i);
-    if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at + i));
-    if (map.y != nullptr) put(v, map.accumulate, memory, map.y + at + i);
-    if (map.negated != nullptr) put(hn::Neg(v), map.accumulate_negated, memory, map.negated + at + i);
-  });
-}
-
-// Rows [begin, end); `in` and `out` hold a block of rows each.
-template <class A, class T>
-void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* in, float* out) {
+// The results of R rows, of which the first are those from element `at` on.
+template <int R, class T, class Memory>
+HWY_INLINE void store_tile(const RowMap<T>& map, const V* HWY_RESTRICT sum, int64_t at, Memory memory) {
   const int64_t channels = map.groups * map.width;
+  if (map.residual == nullptr && map.negated == nullptr && !map.accumulate) {
+    T* y = map.y + at;
+    for (int r = 0; r < R; ++r) memory.store(sum[r], y + r * channels);
+    return;
+  }
+  for (int r = 0; r < R; ++r, at += channels) {
+    V v = sum[r];
+    if (map.residual != nullptr) v = hn::Add(v, memory.load(map.residual + at));
+    if (map.y != nullptr) put(v, map.accumulate, memory, map.y + at);
+    if (map.negated != nullptr) put(hn::Neg(v), map.accumulate_negated, memory, map.negated + at);
+  }
+}
+
+// Tile i, of so many groups, for R rows from `row` on; x: the terms' cells there; known_cells: cells a group of every
+// term, 0 where they are not known before.
+template <class A, int R, int groups, int... known_cells, class T, class Memory>
+HWY_INLINE void map_tile(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, size_t i, Memory memory) {
+  const Tile& tile = map.tiles[i];
+  const int64_t column = tile.group * map.width + tile.first;
+  V sum[R];
+  const V start = map.shift == nullptr ? hn::Zero(D()) : memory.load(map.shift + column);
+  for (int r = 0; r < R; ++r) sum[r] = start;
+  size_t t = 0;
+  const auto products_of = [&](int64_t known) HWY_ATTR {
+    const auto& term = map.terms[t];
+    const int64_t cells = known > 0 ? known : A::cells(term.depth);
+    const auto* w = static_cast<const typename A::Cell*>(term.packed) + static_cast<int64_t>(i) * cells * lanes();
+    return Products<A>{x[t++] + tile.group * cells, w, map.groups * cells, cells};
+  };
+  if constexpr (groups == 1)
+    (add_of_group<A, R>(products_of(known_cells), sum), ...);
+  else
+    (add_of_groups<A, R, groups>(products_of(known_cells), sum), ...);
+  store_tile<R>(map, sum, row * map.groups * map.width + column, memory);
+}
+
+// A function of its own, so that all that a tile needs stays in registers.
+template <class A, int R, int... known_cells, class T>
+HWY_NOINLINE void map_tiles(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, NextRows& ahead) {
+  const size_t count = map.tiles.size();
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const auto of_groups = [&](auto groups) HWY_ATTR {
+    for (; i < count && map.tiles[i].groups == decltype(groups)::value; ++i) {
+      if (R > 1) ahead.fetch();
+      map_tile<A, R, decltype(groups)::value, known_cells...>(map, x, row, i, rounding<A>(Whole()));
+    }
+  };
+  of_groups(Count<4>());
+  of_groups(Count<2>());
+#endif
+  for (; i < count; ++i) {
+    if (R > 1) ahead.fetch();
+    if (map.tiles[i].results == lanes())
+      map_tile<A, R, 1, known_cells...>(map, x, row, i, rounding<A>(Whole()));
+    else
+      map_tile<A, R, 1, known_cells...>(map, x, row, i, Part{map.tiles[i].results});
+  }
+}
+
+// f(cells) with the usual numbers of cells as a type, and 0 for another one.
+template <class F>
+HWY_INLINE void with_cells(int64_t cells, F&& f) {
+  if (cells == 2) return f(Count<2>());
+  if (cells == 4) return f(Count<4>());
+  if (cells == 8) return f(Count<8>());
+  f(Count<0>());
+}
+
+// Of two terms, one usually has as many cells a group as there are results, the other twice or half as many.
+template <class A, int R, class T>
+void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, NextRows& ahead) {
+  const auto cells = [&](size_t t) { return A::cells(map.terms[t].depth); };
+  if constexpr (R > 1) {
+    if (map.terms.size() == 1 && cells(0) == 16) return map_tiles<A, R, 16>(map, x, row, ahead);
+    if (map.terms.size() == 1)
+      return with_cells(cells(0), [&](auto n) { map_tiles<A, R, decltype(n)::value>(map, x, row, ahead); });
+    if (cells(1) == 2 * cells(0))
+      return with_cells(
+          cells(0), [&](auto n) { map_tiles<A, R, decltype(n)::value, 2 * decltype(n)::value>(map, x, row, ahead); });
+    if (cells(0) == 2 * cells(1))
+      return with_cells(
+          cells(1), [&](auto n) { map_tiles<A, R, 2 * decltype(n)::value, decltype(n)::value>(map, x, row, ahead); });
+  }
+  map.terms.size() == 1 ? map_tiles<A, R, 0>(map, x, row, ahead) : map_tiles<A, R, 0, 0>(map, x, row, ahead);
+}
+
+// Rows [begin, end); `block` holds a block of rows of all terms.
+template <class A, class T>
+void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
+  const int64_t channels = map.groups * map.width, tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    NextRows ahead((rows + 7) / 8 * map.groups * static_cast<int64_t>(map.terms.size()));
+    NextRows ahead((rows + 7) / 8 * tiles);
     for (const auto& term : map.terms)
       for (const T* x : {term.rows.x, term.rows.minus})
         if (x != nullptr) ahead.add(x + next * map.groups * term.depth, more * map.groups * term.depth);
     if (map.residual != nullptr) ahead.add(map.residual + next * channels, more * channels);
     for (T* y : {map.y, map.negated})
-      if (y != nullptr) ahead.add(y + next * channels, more * channels, true);
-    // Sums that nothing more is done to go where they belong, if that is not where they come from.
-    float* to = out;
-    if constexpr (std::is_same_v<T, float>) {
-      const bool apart = std::ranges::none_of(map.terms, [&](const auto& term) { return term.rows.x == map.y; });
-      const bool adds = map.residual != nullptr || (map.accumulate && map.shift != nullptr);
-      if (apart && !adds && map.negated == nullptr) to = map.y + row * channels;
+      if (y != nullptr) ahead.add(y + next * channels, more * channels);
+    const typename A::Cell* x[2] = {};
+    float* room = block;
+    for (size_t t = 0; t < map.terms.size(); ++t) {
+      const int64_t width = map.groups * map.terms[t].depth;
+      const Rows<T>& source = map.terms[t].rows;
+      x[t] = load_rows<A>(source, nullptr, width, row, rows, room, source.x == map.y || source.x == map.negated);
+      room += block_rows * width;
     }
-    bool accumulate = to != out && map.accumulate;
-    for (const auto& term : map.terms) {
-      const auto* x = load_rows<A>(term.rows, nullptr, map.groups * term.depth, row, rows, in);
-      multiply<A>(x, static_cast<const typename A::Cell*>(term.packed), rows, map.groups, A::cells(term.depth),
-                  map.width, map.shift, accumulate, ahead, to);
-      accumulate = true;
-    }
-    if (to == out) store_rows<A>(map, row, rows, out);
+    int64_t done = 0;
+    const auto rows_of = [&](auto count) HWY_ATTR {
+      constexpr int R = decltype(count)::value;
+      for (; done + R <= rows; done += R) {
+        map_some_rows<A, R>(map, x, row + done, ahead);
+        for (size_t t = 0; t < map.terms.size(); ++t) x[t] += R * map.groups * A::cells(map.terms[t].depth);
+      }
+    };
+    rows_of(Count<8>());
+    rows_of(Count<1>());
   }
 }
 
@@ -290,14 +388,12 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
   }
 }
 
-void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
-  map_rows<F32>(m, begin, end, in, out);
-}
-void map_bf16(bool pairs [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
+void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* block) { map_rows<F32>(m, begin, end, block); }
+void map_bf16(bool pairs [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* block) {
 #if MGIC_HAS_BF16_DOT
-  if (pairs) return map_rows<Bf16>(m, begin, end, in, out);
+  if (pairs) return map_rows<Bf16>(m, begin, end, block);
 #endif
-  map_rows<F32>(m, begin, end, in, out);
+  map_rows<F32>(m, begin, end, block);
 }
 void sum_f32(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   sum_rows<F32>(s, begin, end, v, dy, sums);
@@ -326,11 +422,11 @@ HWY_EXPORT(map_bf16);
 HWY_EXPORT(sum_f32);
 HWY_EXPORT(sum_bf16);
 
-void map_here(const RowMap<float>& m, int64_t begin, int64_t end, float* in, float* out) {
-  HWY_DYNAMIC_DISPATCH(map_f32)(m, begin, end, in, out);
+void map_here(const RowMap<float>& m, int64_t begin, int64_t end, float* block) {
+  HWY_DYNAMIC_DISPATCH(map_f32)(m, begin, end, block);
 }
-void map_here(const RowMap<bf16>& m, int64_t begin, int64_t end, float* in, float* out) {
-  HWY_DYNAMIC_DISPATCH(map_bf16)(packs_pairs<bf16>(), m, begin, end, in, out);
+void map_here(const RowMap<bf16>& m, int64_t begin, int64_t end, float* block) {
+  HWY_DYNAMIC_DISPATCH(map_bf16)(packs_pairs<bf16>(), m, begin, end, block);
 }
 void sum_here(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   HWY_DYNAMIC_DISPATCH(sum_f32)(s, begin, end, v, dy, sums);
@@ -344,32 +440,63 @@ int row_parts(int64_t rows, int64_t channels) {
   return std::min(parts_of(rows, elements_per_thread / channels) * chunks_per_thread, chunks_of(rows));
 }
 
+// As many groups side by side as fill a vector with their results.
+template <class T>
+std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
+  const int64_t groups = lanes % map.width == 0 ? lanes / map.width : 1;
+  std::vector<Tile> tiles;
+  int64_t group = 0;
+  for (; groups > 1 && group + groups <= map.groups; group += groups)
+    tiles.push_back({group, groups, 0, groups * map.width});
+  for (; group < map.groups; ++group)
+    for (int64_t first = 0; first < map.width; first += lanes)
+      tiles.push_back({group, 1, first, std::min(lanes, map.width - first)});
+  return tiles;
+}
+
+// A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results.
+// Number is f32, or bf16 for cells of two factors that follow each other.
+template <class Number, class T>
+void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, Number* to) {
+  constexpr int64_t of_a_cell = std::is_same_v<Number, bf16> ? 2 : 1;
+  const int64_t by_result = term.transposed ? 1 : term.depth, by_factor = term.transposed ? map.width : 1;
+  for (const Tile& tile : map.tiles) {
+    const int64_t results = tile.results / tile.groups;
+    std::fill_n(to, tile.results < lanes ? term.depth * lanes : 0, Number(0.0f));
+    for (int64_t g = 0; g < tile.groups; ++g)
+      for (int64_t k = 0; k < term.depth; ++k) {
+        const float* from =
+            term.weights + (tile.group + g) * map.width * term.depth + tile.first * by_result + k * by_factor;
+        Number* row = to + (k / of_a_cell * lanes + g * results) * of_a_cell + k % of_a_cell;
+        for (int64_t i = 0; i < results; ++i) row[i * of_a_cell] = Number(from[i * by_result]);
+      }
+    to += term.depth * lanes;
+  }
+}
+
 }  // namespace
 
 template <class T>
 void run(RowMap<T> map) {
-  std::vector<std::vector<bf16>> pairs;  // of factors that follow each other, (groups, depth / 2, width, 2)
+  const int64_t lanes = lanes_of(slab_channels);
+  map.tiles = tiles_of(map, lanes);
+  const auto factors = static_cast<int64_t>(map.tiles.size()) * lanes;
+  int64_t depth = 0;
+  for (const auto& term : map.terms) depth += term.depth;
+  Scratch<float> packed(factors * depth);
+  float* to = packed.data();
   for (auto& term : map.terms) {
-    term.packed = term.weights;
-    if (!packs_pairs<T>()) continue;
-    const int64_t all = map.groups * term.depth * map.width;
-    auto& packed = pairs.emplace_back(static_cast<size_t>(all));
-    for (int64_t k = 0; k < all; k += 2 * map.width)
-      for (int64_t o = 0; o < map.width; ++o)
-        for (int64_t i = 0; i < 2; ++i)
-          packed[static_cast<size_t>(k + 2 * o + i)] = bf16(term.weights[k + i * map.width + o]);
-    term.packed = packed.data();
+    term.packed = to;
+    if (packs_pairs<T>())
+      pack(map, term, lanes, reinterpret_cast<bf16*>(to));
+    else
+      pack(map, term, lanes, to);
+    to += factors * term.depth;
   }
-  int64_t depth = 0, channels = map.groups * map.width;
-  for (const auto& term : map.terms) {
-    depth = std::max(depth, term.depth);
-    channels += map.groups * term.depth;
-  }
-  const int64_t in = block_rows * map.groups * depth, room = in + block_rows * map.groups * map.width;
-  Scratch<float> scratch(threads() * room);
+  const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
+  Scratch<float> scratch(threads() * block);
   parallel_chunks(map.rows, row_parts(map.rows, channels), true, [&](int, int thread, int64_t begin, int64_t end) {
-    float* own = scratch.data() + thread * room;
-    map_here(map, begin, end, own, own + in);
+    map_here(map, begin, end, scratch.data() + thread * block);
   });
 }
 
@@ -406,20 +533,11 @@ std::vector<float> Merged::weights(const float* w) const {
   return all;
 }
 
-std::vector<float> forward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale) {
-  std::vector<float> factors(w.size());
+std::vector<float> scaled(const Pointwise& p, std::vector<float> w, const float* scale) {
+  float* at = w.data();
   for (int64_t o = 0; o < p.out_channels(); ++o)
-    for (int64_t i = 0; i < p.inputs; ++i)
-      factors[static_cast<size_t>((o / p.outputs * p.inputs + i) * p.outputs + o % p.outputs)] =
-          w[static_cast<size_t>(o * p.inputs + i)] * (scale == nullptr ? 1.0f : scale[o]);
-  return factors;
-}
-
-std::vector<float> backward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale) {
-  std::vector<float> factors(w);
-  if (scale == nullptr) return factors;
-  for (size_t k = 0; k < factors.size(); ++k) factors[k] *= scale[static_cast<int64_t>(k) / p.inputs];
-  return factors;
+    for (int64_t i = 0; i < p.inputs; ++i) *at++ *= scale[o];
+  return w;
 }
 
 bool pointwise_suits(int64_t groups, int64_t inputs, int64_t outputs) {
@@ -431,7 +549,7 @@ template <class T>
 void pointwise_forward(const Pointwise& own, const T* x, const float* w, const float* bias, const T* residual, T* y) {
   const Merged merged(own);
   const Pointwise& p = merged.p;
-  const auto factors = forward_factors(p, merged.weights(w), nullptr);
+  const auto factors = merged.weights(w);
   run(RowMap<T>{p.rows, p.groups, p.outputs, {{{x}, p.inputs, factors.data()}}, bias, residual, y});
 }
 
@@ -440,7 +558,8 @@ void pointwise_backward_data(const Pointwise& own, const T* dy, const float* w, 
   const Merged merged(own);
   const Pointwise& p = merged.p;
   const auto factors = merged.weights(w);
-  run(RowMap<T>{p.rows, p.groups, p.inputs, {{{dy}, p.outputs, factors.data()}}, nullptr, nullptr, dx, accumulate});
+  run(RowMap<T>{
+      p.rows, p.groups, p.inputs, {{{dy}, p.outputs, factors.data(), true}}, nullptr, nullptr, dx, accumulate});
 }
 
 template <class T>

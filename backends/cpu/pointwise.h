@@ -31,13 +31,19 @@ struct Rows {
   const T* minus = nullptr;
 };
 
+// Results that share a vector: all of several groups, or, of one group, those from `first` on.
+struct Tile {
+  int64_t group, groups, first, results;
+};
+
 template <class T>
 struct RowMap {
   struct Term {
     Rows<T> rows;
     int64_t depth;                 // channels a group
-    const float* weights;          // (groups, depth, width)
-    const void* packed = nullptr;  // the same in cells of the arithmetic: by run()
+    const float* weights;          // (groups, width, depth)
+    bool transposed = false;       // (groups, depth, width) instead
+    const void* packed = nullptr;  // in cells of the arithmetic, (tiles, cells, lanes): by run()
   };
   int64_t rows, groups, width;   // width: results a group
   std::vector<Term> terms;       // one or two
@@ -47,6 +53,7 @@ struct RowMap {
   bool accumulate = false;
   T* negated = nullptr;  // the result's negative
   bool accumulate_negated = false;
+  std::vector<Tile> tiles;  // by run()
 };
 template <class T>
 void run(RowMap<T> map);
@@ -78,18 +85,15 @@ struct Merged {
   // f(place in (groups, outputs, inputs), place in the convolution's weights) for every weight.
   template <class F>
   void each_weight(F&& f) const {
-    const int64_t inputs = p.inputs / of, outputs = p.outputs / of;
-    for (int64_t channel = 0; channel < p.out_channels(); ++channel) {
-      const int64_t first = channel % p.outputs / outputs * inputs;
-      for (int64_t i = 0; i < inputs; ++i) f(channel * p.inputs + first + i, channel * inputs + i);
-    }
+    const int64_t inputs = p.inputs / of, outputs = p.outputs / of, own_groups = p.groups * of;
+    for (int64_t g = 0, weight = 0, place = 0; g < own_groups; ++g)
+      for (int64_t o = 0; o < outputs; ++o, place += p.inputs)
+        for (int64_t i = 0; i < inputs; ++i, ++weight) f(place + g % of * inputs + i, weight);
   }
   std::vector<float> weights(const float* w) const;  // (groups, outputs, inputs)
 };
-// scale[o] w[o][i], a factor an output channel (null: 1), as a map's weights: (groups, inputs, outputs) forward, and
-// back from outputs to inputs (groups, outputs, inputs).
-std::vector<float> forward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale);
-std::vector<float> backward_factors(const Pointwise& p, const std::vector<float>& w, const float* scale);
+// scale[o] w[o][i]: a factor an output channel.
+std::vector<float> scaled(const Pointwise& p, std::vector<float> w, const float* scale);
 
 // The convolution alone: x (rows, in_channels), y and dy (rows, out_channels), w (out_channels, inputs).
 template <class T>

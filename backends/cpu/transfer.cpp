@@ -93,8 +93,7 @@ void forward(const Chain& chain, const ChainInput& in, LinkState& state, Tensor&
   const auto w = merged.weights(link.weight.data<float>());
   RowMap<T> map{p.rows, p.groups, p.outputs, {}, nullptr, data_or_null<T>(in.residual), y.data<T>()};
   if (!link.gamma.defined()) {
-    const auto factors = forward_factors(p, w, nullptr);
-    map.terms = {{v, p.inputs, factors.data()}};
+    map.terms = {{v, p.inputs, w.data()}};
     return run(map);
   }
 
@@ -114,7 +113,7 @@ void forward(const Chain& chain, const ChainInput& in, LinkState& state, Tensor&
     });
   }
   const NormVectors norm(norm_of(link, state, chain.training));
-  const auto factors = forward_factors(p, w, norm.scale.data());
+  const auto factors = scaled(p, w, norm.scale.data());
   const auto shift =
       channel_vector(p.out_channels(), [&](int64_t c) { return norm.beta[c] - norm.mean[c] * norm.scale[c]; });
   map.terms = {{v, p.inputs, factors.data()}};
@@ -152,7 +151,7 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
       const Sums sums = run(RowSums<T>{p, v, dy.data<T>()});
       write_weights([&](size_t k) { return sums.outer[k]; });
     }
-    map.terms = {{{dy.data<T>()}, p.outputs, w.data()}};
+    map.terms = {{{dy.data<T>()}, p.outputs, w.data(), true}};
     if (wants_input) run(map);
     return;
   }
@@ -192,7 +191,7 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
 
   // Wᵀ g = F dy − F (shift + (W v − mean) slope) / scale with F = Wᵀ scale. What is subtracted goes by F as the kernels
   // will round it, so that what the statistics take out of dy is taken out exactly.
-  auto factors = backward_factors(p, w, norm.scale.data());
+  auto factors = scaled(p, w, norm.scale.data());
   if (packs_pairs<T>())
     for (float& f : factors) f = static_cast<float>(bf16(f));
   const auto channels = static_cast<size_t>(p.in_channels());
@@ -207,8 +206,8 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
         back[(group * inputs + j) * inputs + i] -= static_cast<float>(factor * c.slope[at] * weights[j]);
     }
   });
-  map.terms = {{{dy.data<T>()}, p.outputs, factors.data()}};
-  if (chain.training) map.terms.push_back({v, p.inputs, back.data()});
+  map.terms = {{{dy.data<T>()}, p.outputs, factors.data(), true}};
+  if (chain.training) map.terms.push_back({v, p.inputs, back.data(), true});
   map.shift = shift.data();
   run(map);
 }
