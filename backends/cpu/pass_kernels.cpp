@@ -163,13 +163,17 @@ int64_t pair_room(const Grouped& g, int64_t plane_rows) {
   return (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels;
 }
 
-// The gradient of a bundle's weights from its planes; dw (groups, vectors of inputs, slabs of outputs, taps, outputs,
-// lanes). `room` takes the pairs of pixels where the arithmetic wants them.
+// The gradient of a bundle's weights from its planes, while memory is fetched ahead where that is given; dw (groups,
+// vectors of inputs, slabs of outputs, taps, outputs, lanes). `room` takes the pairs of pixels where the arithmetic
+// wants them.
 template <class A>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows,
+                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, Ahead* ahead,
                       [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
+  const auto fetch = [ahead](int64_t pixels) HWY_ATTR {
+    if (ahead != nullptr) ahead->fetch(pixels);
+  };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   if (g.whole_tiles()) {
     const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
@@ -186,7 +190,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
           const auto tiles_of = [&](auto tile) HWY_ATTR {
             winograd_weights<A, decltype(tile)::value, quads.value>(
                 d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
-                dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector);
+                dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector,
+                fetch);
           };
           if constexpr (!A::pairs)
             if (g.tile == 4) {
@@ -224,7 +229,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   // f(outers) for blocks of rows whose planes and gradient stay in the first cache.
   const auto each_block = [&](int64_t x_at, int64_t dy_at, float* target, int64_t outputs, auto&& f) HWY_ATTR {
     const int64_t step = std::max<int64_t>(64 / g.width, 1);
-    for (int64_t y = 0; y < rows; y += step)
+    for (int64_t y = 0; y < rows; y += step) {
+      fetch(step * g.width);
       f(Outers<Cell>{{x_even + x_at + y * row_cells, x_odd + x_at + y * row_cells},
                      stride,
                      row_cells,
@@ -237,6 +243,7 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                      g.height,
                      target,
                      outputs});
+    }
   };
   if (quad_lanes(g) > 0) {
     for (int64_t lane = 0; lane < slab_channels; lane += lanes())
@@ -288,7 +295,9 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
       if (call.dw) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, pairs, dw);
+        // Where gradients of inputs follow, memory is left to them.
+        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, call.weights == nullptr ? &ahead : nullptr,
+                            pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {

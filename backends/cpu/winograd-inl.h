@@ -321,13 +321,14 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
 }
 
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of gradients[p][from_dy + o] · inputs[p][from_x + lanes];
-// P positions and T outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has.
-template <class A, int M, int P, int T, bool quads, class Tag>
+// P positions and T outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
+template <class A, int M, int P, int T, bool quads, class Tag, class Between>
 HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_t steps, int64_t from_x,
-                                 int64_t from_dy, int64_t outputs, float* dw) {
+                                 int64_t from_dy, int64_t outputs, float* dw, Between&& between) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   for (int p = 0; p < tiles.positions; p += P)
     for (int64_t o = 0; o < outputs; o += T) {
+      between();
       const auto place = [&](int k, int i) { return dw + ((p + k) * outputs + o + i) * lanes; };
       hn::Vec<Tag> sum[P][T];
 #pragma GCC unroll 16
@@ -357,10 +358,11 @@ HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_
 
 // The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: whole tiles.
 // `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs, `vector` floats
-// from one to the next.
-template <class A, int M, bool quads, class Tag>
+// from one to the next. meanwhile(pixels) as in winograd().
+template <class A, int M, bool quads, class Tag, class Meanwhile>
 HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell* x, const typename A::Cell* dy,
-                                 int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector) {
+                                 int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector,
+                                 Meanwhile&& meanwhile) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   const int64_t pitch = g.pitch() * A::pixel;
   using B = typename A::Products;
@@ -378,8 +380,11 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
     const int64_t steps = B::steps((s1 - s0) * places);
     for (int64_t i = 0; i < blocks; ++i) {
       const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
-        winograd_outer<B, M, decltype(positions)::value, decltype(at_once)::value, quads>(
-            d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs, outputs, dw + i * vector);
+        constexpr int P = decltype(positions)::value, T = decltype(at_once)::value;
+        const int64_t calls = blocks * tiles.positions / P * outputs / T;
+        const int64_t share = (M * M * count * (s1 - s0) + calls - 1) / calls;
+        winograd_outer<B, M, P, T, quads>(d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs,
+                                          outputs, dw + i * vector, [&] HWY_ATTR { meanwhile(share); });
       };
       // Sums enough to hide their latency, and no more than there are registers.
       constexpr int some = many_registers ? 4 : 2;
