@@ -80,7 +80,8 @@ void run(const BackwardCall<T>& call) {
   const Grouped& g = call.conv;
   const int64_t slabs = g.in_slabs() + g.out_slabs();
   const Bands bands = bands_of(g, slabs);
-  const int parts = chunks_of(bands.items());
+  // Every part has gradients of the weights to clear and to add: no more of them than threads.
+  const int parts = call.dw ? parts_of(bands.items(), 1) : chunks_of(bands.items());
   const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, g.plane_rows(bands.rows)) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
   WeightGradients dw(g, call.dw ? parts : 0);
