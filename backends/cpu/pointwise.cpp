@@ -18,7 +18,10 @@
 #define MGIC_CPU_POINTWISE_BLOCK
 namespace mgic::cpu {
 constexpr int64_t block_rows = 16;
-}
+
+// Whether outer products are summed as (groups, inputs, outputs): vectors hold whatever there is more of.
+inline bool sums_by_input(const Pointwise& p) { return p.outputs > p.inputs; }
+}  // namespace mgic::cpu
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -103,6 +106,19 @@ const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, in
   return static_cast<const typename A::Cell*>(block);
 }
 
+// A row of bf16 in the lower halves of cells, and the one behind it, if there is one, in the upper halves.
+HWY_INLINE void pair_rows(const bf16* row, bool two, int64_t channels, uint32_t* cells) {
+  const hn::ScalableTag<uint32_t> d;
+  const auto* from = reinterpret_cast<const uint16_t*>(row);
+  int64_t i = 0;
+  for (; i + lanes() <= channels; i += lanes()) {
+    const auto first = hn::PromoteTo(d, hn::LoadU(Half(), from + i));
+    const auto second = two ? hn::PromoteTo(d, hn::LoadU(Half(), from + channels + i)) : hn::Zero(d);
+    hn::StoreU(hn::Or(first, hn::ShiftLeft<16>(second)), d, cells + i);
+  }
+  for (; i < channels; ++i) cells[i] = from[i] | (two ? static_cast<uint32_t>(from[channels + i]) << 16 : 0);
+}
+
 // Rows as summands: in cells of neighbouring rows, half as many as a block has room for. A row's last vector may write
 // beyond its end: the next row comes after it, or the other half.
 template <class A, class T>
@@ -110,6 +126,12 @@ const typename A::Cell* load_summands(const Rows<T>& source, const float* centre
                                       int64_t rows, void* block) {
   if constexpr (A::pairs) {
     auto* cells = static_cast<typename A::Cell*>(block);
+    if constexpr (std::is_same_v<T, bf16>)
+      if (source.minus == nullptr && centre == nullptr) {
+        for (int64_t r = 0; r < rows; r += 2)
+          pair_rows(source.x + (row + r) * channels, r + 1 < rows, channels, cells + r / 2 * channels);
+        return cells;
+      }
     for (int64_t r = 0; r < rows; r += 2)
       each_vector(0, channels, [&](int64_t i, auto memory) HWY_ATTR {
         const int64_t at = (row + r) * channels + i;
@@ -369,7 +391,7 @@ template <class A, class T>
 void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, float* dy_block, float* sums) {
   const Pointwise& p = s.p;
   float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),
-        *gram = products + p.out_channels() * p.inputs;
+        *gram = products + (s.dy != nullptr ? p.out_channels() * p.inputs : 0);
   const int64_t in = p.in_channels(), out = p.out_channels();
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
@@ -384,7 +406,10 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
     if (s.dy == nullptr) continue;
     const auto* dy = load_summands<A>(Rows<T>{s.dy}, nullptr, out, row, rows, dy_block);
     if (s.centre != nullptr) add_rows<A>(dy, out, steps, dy_sums);
-    outer<A>(v, dy, steps, p.groups, p.inputs, p.outputs, ahead, products);
+    if (sums_by_input(p))
+      outer<A>(dy, v, steps, p.groups, p.outputs, p.inputs, ahead, products);
+    else
+      outer<A>(v, dy, steps, p.groups, p.inputs, p.outputs, ahead, products);
   }
 }
 
@@ -503,8 +528,8 @@ void run(RowMap<T> map) {
 template <class T>
 Sums run(const RowSums<T>& s) {
   const Pointwise& p = s.p;
-  const int64_t in = p.in_channels(), out = p.out_channels(), products = out * p.inputs,
-                count = in + out + products + in * p.inputs, room = block_rows * (in + out);
+  const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
+                count = in + out + products + (s.gram ? in * p.inputs : 0), room = block_rows * (in + out);
   const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);
   parallel_chunks(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
@@ -518,9 +543,16 @@ Sums run(const RowSums<T>& s) {
       for (int64_t i = 0; i < n; ++i) sum[static_cast<size_t>(i)] += partial[part * count + first + i];
     return sum;
   };
-  const bool dy = s.dy != nullptr;
-  return {total(0, in), total(in, dy ? out : 0), total(in + out, dy ? products : 0),
-          total(in + out + products, s.gram ? in * p.inputs : 0)};
+  Sums sums{total(0, in), total(in, s.dy != nullptr ? out : 0), total(in + out, products),
+            total(in + out + products, s.gram ? in * p.inputs : 0)};
+  if (!sums_by_input(p)) return sums;
+  std::vector<double> by_output(sums.outer.size());
+  auto to = by_output.begin();
+  for (int64_t first = 0; first < products; first += p.outputs * p.inputs)
+    for (int64_t o = 0; o < p.outputs; ++o)
+      for (int64_t i = 0; i < p.inputs; ++i) *to++ = sums.outer[static_cast<size_t>(first + i * p.outputs + o)];
+  sums.outer = std::move(by_output);
+  return sums;
 }
 
 Merged::Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, own.outputs)) {
