@@ -460,9 +460,11 @@ void sum_here(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, floa
   HWY_DYNAMIC_DISPATCH(sum_bf16)(packs_pairs<bf16>(), s, begin, end, v, dy, sums);
 }
 
-// Parts of the rows, of which each is worth a thread's while; several a thread where there are rows enough.
+// Parts of the rows, of which each is worth a thread's while. Several a thread where they are long: each begins with a
+// block that was not fetched before.
 int row_parts(int64_t rows, int64_t channels) {
-  return std::min(parts_of(rows, elements_per_thread / channels) * chunks_per_thread, chunks_of(rows));
+  const int parts = parts_of(rows, elements_per_thread / channels), several = chunks_of(rows);
+  return rows * channels >= several * (int64_t{1} << 18) ? several : parts;
 }
 
 // As many groups side by side as fill a vector with their results.
@@ -470,6 +472,7 @@ template <class T>
 std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
   const int64_t groups = lanes % map.width == 0 ? lanes / map.width : 1;
   std::vector<Tile> tiles;
+  tiles.reserve(static_cast<size_t>(map.groups));
   int64_t group = 0;
   for (; groups > 1 && group + groups <= map.groups; group += groups)
     tiles.push_back({group, groups, 0, groups * map.width});
@@ -479,23 +482,28 @@ std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
   return tiles;
 }
 
-// A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results.
-// Number is f32, or bf16 for cells of two factors that follow each other.
-template <class Number, class T>
-void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, Number* to) {
-  constexpr int64_t of_a_cell = std::is_same_v<Number, bf16> ? 2 : 1;
+// A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results. A
+// cell is an f32, or two bf16 for factors that follow each other.
+template <bool pairs, class T>
+void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
   const int64_t by_result = term.transposed ? 1 : term.depth, by_factor = term.transposed ? map.width : 1;
+  constexpr int64_t factors = pairs ? 2 : 1;
   for (const Tile& tile : map.tiles) {
-    const int64_t results = tile.results / tile.groups;
-    std::fill_n(to, tile.results < lanes ? term.depth * lanes : 0, Number(0.0f));
-    for (int64_t g = 0; g < tile.groups; ++g)
-      for (int64_t k = 0; k < term.depth; ++k) {
-        const float* from =
-            term.weights + (tile.group + g) * map.width * term.depth + tile.first * by_result + k * by_factor;
-        Number* row = to + (k / of_a_cell * lanes + g * results) * of_a_cell + k % of_a_cell;
-        for (int64_t i = 0; i < results; ++i) row[i * of_a_cell] = Number(from[i * by_result]);
-      }
-    to += term.depth * lanes;
+    const int64_t results = tile.results / tile.groups, cells = term.depth / factors * lanes;
+    if (tile.results < lanes) std::fill_n(to, cells, 0);
+    for (int64_t g = 0; g < tile.groups; ++g) {
+      const float* from = term.weights + (tile.group + g) * map.width * term.depth + tile.first * by_result;
+      uint32_t* row = to + g * results;
+      for (int64_t k = 0; k < term.depth; k += factors, from += factors * by_factor, row += lanes)
+        for (int64_t i = 0; i < results; ++i) {
+          const float* f = from + i * by_result;
+          if constexpr (pairs)
+            row[i] = bf16(*f).bits | static_cast<uint32_t>(bf16(f[by_factor]).bits) << 16;
+          else
+            row[i] = std::bit_cast<uint32_t>(*f);
+        }
+    }
+    to += cells;
   }
 }
 
@@ -508,14 +516,11 @@ void run(RowMap<T> map) {
   const auto factors = static_cast<int64_t>(map.tiles.size()) * lanes;
   int64_t depth = 0;
   for (const auto& term : map.terms) depth += term.depth;
-  Scratch<float> packed(factors * depth);
-  float* to = packed.data();
+  Scratch<uint32_t> packed(factors * depth);
+  uint32_t* to = packed.data();
   for (auto& term : map.terms) {
     term.packed = to;
-    if (packs_pairs<T>())
-      pack(map, term, lanes, reinterpret_cast<bf16*>(to));
-    else
-      pack(map, term, lanes, to);
+    packs_pairs<T>() ? pack<true>(map, term, lanes, to) : pack<false>(map, term, lanes, to);
     to += factors * term.depth;
   }
   const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
