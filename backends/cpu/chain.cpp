@@ -61,11 +61,11 @@ template <class T>
 void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, size_t i) {
   const Link& link = chain.links[i];
   LinkState& state = states[i];
-  const Grouped g =
-      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(), packs_pairs<T>())
-          .flattened();
+  const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(),
+                               best_arithmetic<T>())
+                        .flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
-  const auto weights = forward_weights(g, packs_pairs<T>(), link.weight.data<float>());
+  const auto weights = forward_weights(g, link.weight.data<float>());
   ForwardCall<T> call{g, input.in, weights.data(), state.raw.data<T>(), nullptr, nullptr, i % 2 == 1};
   if (link.gamma.defined() && chain.training) {
     call.mean = state.mean.data<float>();
@@ -76,26 +76,27 @@ void forward_link(const Chain& chain, const ChainInput& in, std::vector<LinkStat
 
 template <class T>
 void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
-  const bool pairs = packs_pairs<T>();
   EvaluationCall<T> call{
       {}, {in.x.data<T>(), data_or_null<T>(in.minus)}, data_or_null<T>(in.residual), chain.outer, y.data<T>()};
   std::vector<std::shared_ptr<const Folded>> keep;
   const bool flat = std::ranges::all_of(chain.links, [](const Link& l) { return l.weight.shape()[1] == 1; });
   Shape x = in.x.shape();
   for (const Link& link : chain.links) {
-    const Grouped own = grouped_of(link.conv, x, link.weight.shape(), pairs), g = flat ? own.flattened() : own;
+    const Grouped own = grouped_of(link.conv, x, link.weight.shape(), best_arithmetic<T>()),
+                  g = flat ? own.flattened() : own;
     x = {x[0], x[1], x[2], g.out_channels()};
-    keep.push_back(FoldCache::instance().get(link, 8 * (2 * lanes_of(g.outputs) + pairs) + g.tile, [&] {
-      const float* w = link.weight.data<float>();
-      if (!link.gamma.defined())
-        return Folded{
-            {}, {}, forward_weights(g, pairs, w), channel_vector(g.out_channels(), [](int64_t) { return 0.0f; })};
-      const NormVectors norm(norm_of(link, {}, false));
-      return Folded{
-          {}, {}, forward_weights(g, pairs, w, norm.scale.data()), channel_vector(g.out_channels(), [&](int64_t c) {
-            return norm.beta[c] - norm.mean[c] * norm.scale[c];
-          })};
-    }));
+    keep.push_back(FoldCache::instance().get(
+        link, 8 * (4 * lanes_of(g.outputs) + static_cast<int64_t>(g.arithmetic)) + g.tile, [&] {
+          const float* w = link.weight.data<float>();
+          if (!link.gamma.defined())
+            return Folded{
+                {}, {}, forward_weights(g, w), channel_vector(g.out_channels(), [](int64_t) { return 0.0f; })};
+          const NormVectors norm(norm_of(link, {}, false));
+          return Folded{
+              {}, {}, forward_weights(g, w, norm.scale.data()), channel_vector(g.out_channels(), [&](int64_t c) {
+                return norm.beta[c] - norm.mean[c] * norm.scale[c];
+              })};
+        }));
     call.links.push_back({g, keep.back()->packed.data(), keep.back()->padded_bias.data(), link.activation});
   }
   // All links walk the same items.
@@ -114,9 +115,9 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   const LinkState& state = states[i];
   const LinkSinks& own = sinks.links[i];
   const bool last = i + 1 == chain.links.size();
-  const Grouped g =
-      grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(), packs_pairs<T>())
-          .flattened();
+  const Grouped g = grouped_of(link.conv, i == 0 ? in.x.shape() : states[i - 1].raw.shape(), link.weight.shape(),
+                               best_arithmetic<T>())
+                        .flattened();
   const LinkInput<T> input = input_of<T>(chain, in, states, i);
   BackwardCall<T> call{g, {gradient.data<T>()}, own.weight, (chain.links.size() - i) % 2 == 1, input.in, nullptr};
 
@@ -151,8 +152,7 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   }
   const bool wants_input = call.dx != nullptr || call.dminus != nullptr;
   if (!wants_input && !call.dw) return;
-  const auto weights =
-      wants_input ? transposed_weights(g, packs_pairs<T>(), link.weight.data<float>()) : Scratch<uint32_t>(0);
+  const auto weights = wants_input ? transposed_weights(g, link.weight.data<float>()) : Scratch<uint32_t>(0);
   if (wants_input) call.weights = weights.data();
 
   sums.reset();
@@ -160,14 +160,19 @@ void backward_link(const Chain& chain, const ChainInput& in, const std::vector<L
   run(call);
 }
 
-// Whether the links' bundles lie over each other, so that a chain can be evaluated bundle by bundle.
+// Whether the links' bundles lie over each other, so that a chain can be evaluated bundle by bundle, and its planes are
+// in cells of one arithmetic.
+template <class T>
 bool aligned(const Chain& chain, const ChainInput& in) {
   Shape x = in.x.shape();
   int64_t bundles = 0, channels = 0;
+  Arithmetic arithmetic{};
   for (const Link& link : chain.links) {
-    const Grouped g = grouped_of(link.conv, x, link.weight.shape(), false);
+    const Grouped g = grouped_of(link.conv, x, link.weight.shape(), best_arithmetic<T>());
     x = {x[0], x[1], x[2], g.out_channels()};
-    if (bundles != 0 && (g.bundles() != bundles || g.bundle() * g.inputs != channels)) return false;
+    if (bundles != 0 && (g.bundles() != bundles || g.bundle() * g.inputs != channels || g.arithmetic != arithmetic))
+      return false;
+    arithmetic = g.arithmetic;
     bundles = g.bundles();
     channels = g.bundle() * g.outputs;
   }
@@ -193,8 +198,14 @@ void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vecto
     if (!chain.saves && !chain.training && !in.minus.defined()) return evaluate_folded(chain, in, states, y);
     return Backend::conv_chain(chain, in, states, y);
   }
-  if (!chain.saves && !chain.training && aligned(chain, in))
-    return with_storage(y, [&](auto zero) { evaluate<decltype(zero)>(chain, in, y); });
+  if (!chain.saves && !chain.training) {
+    bool done = false;
+    with_storage(y, [&](auto zero) {
+      done = aligned<decltype(zero)>(chain, in);
+      if (done) evaluate<decltype(zero)>(chain, in, y);
+    });
+    if (done) return;
+  }
   for (size_t i = 0; i < chain.links.size(); ++i) {
     const Link& link = chain.links[i];
     LinkState& state = states[i];

@@ -91,14 +91,18 @@ struct Bf16 {
     return both;
   }
   static HWY_INLINE void put(V v0, V v1, Cell* p, int) { hn::StoreU(round_two(v0, v1), U(), p); }
-  // Two summands share a cell.
-  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int) {
+  // Two vectors of 16 numbers, one behind the other, as cells of both.
+  static HWY_INLINE hn::Vec<U> pair(hn::Vec<U> both) {
     alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const hn::Vec<U> places = hn::Load(U(), reinterpret_cast<const uint32_t*>(order)), both = round_two(v0, v1);
+    const hn::Vec<U> places = hn::Load(U(), reinterpret_cast<const uint32_t*>(order));
     hn::Vec<U> pairs;  // Highway 1.0.3 permutes lanes of 32 bits and more
     asm("vpermw %1, %2, %0" : "=v"(pairs.raw) : "v"(both.raw), "v"(places.raw));
-    hn::StoreU(pairs, U(), p + t / 2 * slab_channels);
+    return pairs;
+  }
+  // Two summands share a cell.
+  static HWY_INLINE void put_summands(V v0, V v1, Cell* p, int64_t t, int) {
+    hn::StoreU(pair(round_two(v0, v1)), U(), p + t / 2 * slab_channels);
   }
   static int64_t steps(int64_t count) { return (count + 1) / 2; }
   template <class Tag>

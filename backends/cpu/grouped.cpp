@@ -17,19 +17,26 @@ bool winograd_suits(int64_t kernel, int64_t inputs, int64_t outputs) {
   return kernel == 3 && (whole_slabs || (inputs == outputs && (inputs == 4 || inputs == 8)));
 }
 
+// Groups that have to become one to fill slabs on both sides, so that only few products are with the zeros between
+// them; 0 where there are no such.
+int64_t merged_to_slabs(int64_t groups, int64_t inputs, int64_t outputs) {
+  const int64_t merged = Grouped::filling(inputs, outputs);
+  return groups % merged == 0 && (merged == 1 || merged * std::max(inputs, outputs) <= 64) ? merged : 0;
+}
+
 // Images whose pixels make the tiles that are taken at a time, but for every thread to have its share of the batch.
 int64_t images_at_a_time(const Grouped& g) {
   constexpr int64_t pixels = 128;
   return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / chunks_of(g.batch), 1));
 }
 
-void choose_winograd(Grouped& g, bool pairs) {
+void choose_winograd(Grouped& g) {
   if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return;
   const int64_t images = images_at_a_time(g);
   // The larger tiles suit f32 alone (winograd-inl.h). There must be enough of them to serve with one vector of weights,
   // and a thread's own cache has to keep the weights, four times as many as those of the kernel.
   const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && images * g.image_pixels() >= 64;
-  g.tile = !pairs && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
+  g.tile = g.arithmetic == Arithmetic::f32 && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
   if (g.whole_tiles()) g.stacked = images;
 }
 
@@ -50,10 +57,21 @@ bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
   return fits(merged * inputs) && fits(merged * outputs);
 }
 
-Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, bool pairs) {
-  const int64_t inputs = w[3], outputs = w[0] / p.groups, merged = merged_groups(p.groups, inputs, outputs);
-  Grouped g{x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged};
-  choose_winograd(g, pairs);
+Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmetic best) {
+  const int64_t inputs = w[3], outputs = w[0] / p.groups;
+  const auto merge = [&](int64_t merged, Arithmetic arithmetic) {
+    return Grouped{x[0], x[1], x[2], p.groups / merged, merged * inputs, merged * outputs, w[1], merged, arithmetic};
+  };
+  if (best == Arithmetic::matrices) {
+    if (const int64_t merged = merged_to_slabs(p.groups, inputs, outputs); merged > 0) {
+      Grouped g = merge(merged, best);
+      if (g.kernel > 1) g.stacked = images_at_a_time(g);
+      return g;
+    }
+    best = Arithmetic::f32;
+  }
+  Grouped g = merge(merged_groups(p.groups, inputs, outputs), best);
+  choose_winograd(g);
   return g;
 }
 

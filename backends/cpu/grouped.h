@@ -21,12 +21,18 @@ namespace mgic::cpu {
 constexpr int64_t slab_channels = 16;
 constexpr int64_t row_pixels = 16;  // of a row where an image can have any shape
 
+// How products are computed: in f32, in dot products of pairs of bf16 (grouped-inl.h), or by multiplying matrices of
+// bf16 (matrix-inl.h).
+enum class Arithmetic { f32, pairs, matrices };
+
 struct Grouped {
   int64_t batch, height, width;
   int64_t groups, inputs, outputs;  // inputs and outputs of one group
   int64_t kernel;
-  // Groups of the convolution that are one here, with zeros between them: where they have fewer than four channels.
+  // Groups of the convolution that are one here, with zeros between them: where they have fewer than four channels, or
+  // for matrices fewer than a slab.
   int64_t merged = 1;
+  Arithmetic arithmetic = Arithmetic::f32;
   // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum.
   int64_t tile = 0;
   // Small images have few tiles. So many of them lie below each other in one plane, with a border between them, as one
@@ -48,10 +54,7 @@ struct Grouped {
   int64_t image_pixels() const { return height * width; }
 
   // Groups that are computed together: the fewest whose channels fill slabs on both sides.
-  int64_t bundle() const {
-    const auto fill = [](int64_t n) { return slab_channels / std::gcd(n, slab_channels); };
-    return std::min(groups, std::lcm(fill(inputs), fill(outputs)));
-  }
+  int64_t bundle() const { return std::min(groups, filling(inputs, outputs)); }
   int64_t bundles() const { return (groups + bundle() - 1) / bundle(); }
   int64_t in_slabs() const { return slabs(bundle() * inputs); }  // of a bundle
   int64_t out_slabs() const { return slabs(bundle() * outputs); }
@@ -75,6 +78,10 @@ struct Grouped {
     return t;
   }
 
+  static int64_t filling(int64_t inputs, int64_t outputs) {
+    const auto fill = [](int64_t n) { return slab_channels / std::gcd(n, slab_channels); };
+    return std::lcm(fill(inputs), fill(outputs));
+  }
   static int64_t slabs(int64_t channels) { return (channels + slab_channels - 1) / slab_channels; }
 };
 
@@ -84,8 +91,8 @@ int64_t merged_groups(int64_t groups, int64_t inputs, int64_t outputs);
 
 // Whether these kernels take the convolution, in all three directions.
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w);
-// With `pairs`, for the arithmetic in pairs of bf16.
-Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, bool pairs);
+// `best`: the arithmetic to use where it suits.
+Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmetic best);
 
 // Lanes of the vectors that hold so many results of a group, on the machine at hand.
 int64_t lanes_of(int64_t results);

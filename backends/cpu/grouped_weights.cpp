@@ -13,9 +13,9 @@ namespace {
 // own: (slabs of summands, positions, cells, lanes), where a position is a tap or one of Winograd's.
 class Packing {
  public:
-  Packing(const Grouped& g, bool pairs)
+  explicit Packing(const Grouped& g)
       : g_(g),
-        step_(pairs ? 2 : 1),
+        step_(g.arithmetic == Arithmetic::f32 ? 1 : 2),
         quads_(quad_lanes(g)),
         lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
         vectors_((g.outputs + lanes_ - 1) / lanes_),
@@ -129,8 +129,8 @@ void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& 
 }
 
 template <class Element>
-Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
-  const Packing packing(transposed ? g.transposed() : g, pairs);
+Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float* w, const float* scale) {
+  const Packing packing(transposed ? g.transposed() : g);
   const int64_t n = packing.position(), slabs = packing.slabs(), size = slabs * g.positions() * n;
   Scratch<uint32_t> packed(packing.blocks() * size * static_cast<int64_t>(sizeof(Element)) / 4);
   auto* blocks = reinterpret_cast<Element*>(packed.data());
@@ -159,20 +159,18 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, 
   return packed;
 }
 
-Scratch<uint32_t> packed_weights(const Grouped& g, bool pairs, bool transposed, const float* w, const float* scale) {
-  return pairs ? packed_weights<bf16>(g, pairs, transposed, w, scale)
-               : packed_weights<float>(g, pairs, transposed, w, scale);
+Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float* w, const float* scale) {
+  return g.arithmetic == Arithmetic::f32 ? packed_weights<float>(g, transposed, w, scale)
+                                         : packed_weights<bf16>(g, transposed, w, scale);
 }
 
 }  // namespace
 
-Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale) {
-  return packed_weights(g, pairs, false, w, scale);
+Scratch<uint32_t> forward_weights(const Grouped& g, const float* w, const float* scale) {
+  return packed_weights(g, false, w, scale);
 }
 
-Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w) {
-  return packed_weights(g, pairs, true, w, nullptr);
-}
+Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w) { return packed_weights(g, true, w, nullptr); }
 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),

@@ -7,11 +7,11 @@
 namespace mgic::cpu {
 
 // (groups, vectors of outputs, slabs of inputs, positions, cells, lanes), zero where there is no
-// such output or input. A cell is an f32 or, with `pairs`, two bf16 for neighbouring inputs. scale: a factor for each
-// output channel; may be null.
-Scratch<uint32_t> forward_weights(const Grouped& g, bool pairs, const float* w, const float* scale = nullptr);
+// such output or input. A cell is an f32 or, where the arithmetic is of bf16, two of them for neighbouring inputs.
+// scale: a factor for each output channel; may be null.
+Scratch<uint32_t> forward_weights(const Grouped& g, const float* w, const float* scale = nullptr);
 // For gradients of the input: mirrored, and with inputs and outputs exchanged.
-Scratch<uint32_t> transposed_weights(const Grouped& g, bool pairs, const float* w);
+Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w);
 
 // One set of gradients for every part of the items.
 class WeightGradients {

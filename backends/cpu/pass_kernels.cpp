@@ -6,6 +6,7 @@
 #include <hwy/foreach_target.h>
 // clang-format off
 #include <hwy/cache_control.h>
+#include "backends/cpu/matrix-inl.h"
 #include "backends/cpu/planes-inl.h"
 #include "backends/cpu/winograd-inl.h"
 #include "backends/cpu/pass_kernels.h"
@@ -18,8 +19,11 @@ namespace {
 // Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
 template <class A>
 int64_t block_rows(const Grouped& g) {
-  const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles)
-                       : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles)
+#if MGIC_HAS_MATRICES
+  if (g.arithmetic == Arithmetic::matrices) return matrix_rows(g);
+#endif
+  const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles<4>)
+                       : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles<2>)
                                      : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
 }
@@ -31,7 +35,8 @@ HWY_INLINE void with_vectors(const Grouped& g, int64_t n, F&& f) {
   with_result_lanes(n, [&](auto d) HWY_ATTR { f(d, std::false_type()); });
 }
 
-// Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16). The planes begin at row `top` − border.
+// Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16); as matrices compute them, into (rows of
+// the plane, pitch, 16). The planes begin at row `top` − border.
 template <class A>
 void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
                   const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, Ahead* ahead,
@@ -65,6 +70,10 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           &g,
           y - top};
     };
+#if MGIC_HAS_MATRICES
+    if constexpr (std::is_same_v<A, Bf16>)
+      if (g.arithmetic == Arithmetic::matrices) return matrix_outputs(tiles_from(0), rows, g.width, fetch);
+#endif
     if constexpr (!A::pairs)
       if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
     if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
@@ -84,7 +93,14 @@ HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* pla
     const int64_t rows = std::min(step, y1 - y);
     compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, ahead,
                     block);
-    f((n * g.height + y) * g.width, rows * g.width, block);
+    const int64_t first = (n * g.height + y) * g.width;
+    if (g.arithmetic == Arithmetic::matrices) {
+      const int64_t top = g.plane_row(y - y0), pitch = g.pitch() * slab_channels;
+      for (int64_t r = 0; r < rows; ++r)
+        f(first + r * g.width, g.width, block + (g.plane_row(y - y0 + r) - top) * pitch);
+    } else {
+      f(first, rows * g.width, block);
+    }
   }
 }
 
@@ -156,10 +172,16 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
   hwy::FlushStream();
 }
 
-// Room that the pairs of one bundle's planes take beside them, in cells; Winograd's filtering needs none.
-template <class A>
-int64_t pair_room(const Grouped& g, int64_t plane_rows) {
-  if (!A::pairs || g.whole_tiles()) return 0;
+// Room that one bundle's planes need beside them, as pairs of pixels and the like, in cells; Winograd's filtering needs
+// none.
+int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
+  if (g.arithmetic == Arithmetic::f32 || g.whole_tiles()) return 0;
+#if MGIC_HAS_MATRICES
+  if (g.arithmetic == Arithmetic::matrices) {
+    const MatrixSummands s(g, plane_rows);
+    return g.in_slabs() * s.input_cells() + g.out_slabs() * s.gradient_cells();
+  }
+#endif
   return (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels;
 }
 
@@ -202,6 +224,12 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
         }
     });
   }
+#if MGIC_HAS_MATRICES
+  if constexpr (std::is_same_v<A, Bf16>)
+    if (g.arithmetic == Arithmetic::matrices)
+      return matrix_weights(g, x_planes, dy_planes, plane, rows, room, dw + bundle * g.inputs * g.outputs * g.taps(),
+                            fetch);
+#endif
   // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
   const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = dy_planes + border * (g.pitch() + 1) * A::pixel;
   int64_t x_plane = plane, dy_plane = plane, row_cells = g.pitch() * A::pixel, stride = 2 * A::pixel, count = g.width;
@@ -457,47 +485,53 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
 
 int64_t lanes_here(int64_t results) { return result_lanes(results); }
 
-// f(arithmetic) for maps of T. bf16 is computed in f32 where the machine has no dot product for it.
+// f(cells) for planes of maps of T that all kernels of the arithmetic can read, or Winograd's filtering alone.
 template <class T, class F>
-HWY_INLINE void with_arithmetic([[maybe_unused]] bool pairs, F&& f) {
+HWY_INLINE void with_cells([[maybe_unused]] Arithmetic arithmetic, [[maybe_unused]] bool winograd, F&& f) {
 #if MGIC_HAS_BF16_DOT
-  if constexpr (std::is_same_v<T, bf16>)
-    if (pairs) return f(Bf16());
+  if constexpr (std::is_same_v<T, bf16>) {
+#if MGIC_HAS_MATRICES
+    if (arithmetic == Arithmetic::matrices) {
+      const AmxRegisters registers(register_shapes);
+      return f(Bf16());
+    }
+#endif
+    if (arithmetic == Arithmetic::pairs) return winograd ? f(Bf16InF32Planes()) : f(Bf16());
+  }
 #endif
   f(F32());
 }
 
-// f(arithmetic) for planes that Winograd's filtering alone reads, or for all kernels.
-template <class A, class F>
-void with_planes([[maybe_unused]] bool winograd, F&& f) {
-#if MGIC_HAS_BF16_DOT
-  if constexpr (A::pairs)
-    if (winograd) return f(Bf16InF32Planes());
+// What is there in bf16 for this target, of what the machine has.
+Arithmetic best_in_bf16([[maybe_unused]] Arithmetic machine) {
+#if MGIC_HAS_MATRICES
+  return machine;
+#elif MGIC_HAS_BF16_DOT
+  return machine == Arithmetic::matrices ? Arithmetic::pairs : machine;
+#else
+  return Arithmetic::f32;
 #endif
-  f(A());
 }
 
 template <class T>
-void fill_kernels(bool pairs, PassKernels<T>& k) {
-  with_arithmetic<T>(pairs, [&](auto arithmetic) HWY_ATTR {
-    using A = decltype(arithmetic);
-    k = {[](const ForwardCall<T>& call, auto... rest) {
-           with_planes<A>(call.conv.whole_tiles(),
-                          [&](auto planes) { forward_items<decltype(planes)>(call, rest...); });
-         },
-         [](const BackwardCall<T>& call, auto... rest) {
-           with_planes<A>(call.conv.whole_tiles(),
-                          [&](auto planes) { backward_items<decltype(planes)>(call, rest...); });
-         },
-         [](const EvaluationCall<T>& call, auto... rest) {
-           const bool whole = std::ranges::all_of(call.links, [](const auto& l) { return l.conv.whole_tiles(); });
-           with_planes<A>(whole, [&](auto planes) { evaluate_items<decltype(planes)>(call, rest...); });
-         },
-         &pair_room<A>, A::pairs};
-  });
+PassKernels<T> kernels_of(Arithmetic best) {
+  return {[](const ForwardCall<T>& call, auto... rest) {
+            with_cells<T>(call.conv.arithmetic, call.conv.whole_tiles(),
+                          [&](auto cells) { forward_items<decltype(cells)>(call, rest...); });
+          },
+          [](const BackwardCall<T>& call, auto... rest) {
+            with_cells<T>(call.conv.arithmetic, call.conv.whole_tiles(),
+                          [&](auto cells) { backward_items<decltype(cells)>(call, rest...); });
+          },
+          [](const EvaluationCall<T>& call, auto... rest) {
+            const bool whole = std::ranges::all_of(call.links, [](const auto& l) { return l.conv.whole_tiles(); });
+            with_cells<T>(call.links[0].conv.arithmetic, whole,
+                          [&](auto cells) { evaluate_items<decltype(cells)>(call, rest...); });
+          },
+          &room_beside_planes, best};
 }
-void kernels_f32(PassKernels<float>& k) { fill_kernels(false, k); }
-void kernels_bf16(bool pairs, PassKernels<bf16>& k) { fill_kernels(pairs, k); }
+void kernels_f32(PassKernels<float>& k) { k = kernels_of<float>(Arithmetic::f32); }
+void kernels_bf16(Arithmetic machine, PassKernels<bf16>& k) { k = kernels_of<bf16>(best_in_bf16(machine)); }
 
 }  // namespace
 }  // namespace mgic::cpu::HWY_NAMESPACE
@@ -511,13 +545,14 @@ HWY_EXPORT(lanes_here);
 HWY_EXPORT(kernels_f32);
 HWY_EXPORT(kernels_bf16);
 
-bool has_bf16_dot() {
+// Where there is AMX, the dot product takes more than twice the time of a multiply-add: what does not suit matrices is
+// done in f32.
+Arithmetic bf16_arithmetic() {
 #if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx512bf16");
-  return has;
-#else
-  return false;
+  static const bool dot = __builtin_cpu_supports("avx512bf16");
+  if (dot) return uses_amx() ? Arithmetic::matrices : Arithmetic::pairs;
 #endif
+  return Arithmetic::f32;
 }
 
 }  // namespace
@@ -533,7 +568,7 @@ PassKernels<float> pass_kernels() {
 template <>
 PassKernels<bf16> pass_kernels() {
   PassKernels<bf16> k;
-  HWY_DYNAMIC_DISPATCH(kernels_bf16)(has_bf16_dot(), k);
+  HWY_DYNAMIC_DISPATCH(kernels_bf16)(bf16_arithmetic(), k);
   return k;
 }
 

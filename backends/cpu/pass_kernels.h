@@ -36,8 +36,9 @@ struct PassKernels {
                    float* dw, double* sums);
   void (*evaluate)(const EvaluationCall<T>&, const Bands&, int64_t begin, int64_t end, void* scratch,
                    int64_t planes_of_a_link, float* block);
-  int64_t (*pair_room)(const Grouped&, int64_t plane_rows);
-  bool pairs;  // whether weights are pairs of bf16
+  // Cells that one bundle's planes need beside them, for gradients of weights.
+  int64_t (*room_beside_planes)(const Grouped&, int64_t plane_rows);
+  Arithmetic best;
 };
 
 template <class T>

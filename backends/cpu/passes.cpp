@@ -27,7 +27,8 @@ int64_t plane_size(const Grouped& g, const Bands& bands) {
 
 // Vectors may reach a little beyond the last pixel; the blocks of outputs lie behind the planes.
 constexpr int64_t slack = 4 * slab_channels;
-int64_t block_size(const Grouped& g) { return (64 + 16 * g.width) * slab_channels; }
+// Pixels of a block: rows of tiles, or as many as matrices take at a time (matrix-inl.h).
+int64_t block_size(const Grouped& g) { return std::max<int64_t>(64 + 16 * g.width, 192) * slab_channels; }
 
 // Moments of the parts, each of so many rows, as one: Chan's formula.
 void combine(const float* moments, const std::vector<int64_t>& rows, int64_t stride, int64_t channels, float* mean,
@@ -50,8 +51,8 @@ void combine(const float* moments, const std::vector<int64_t>& rows, int64_t str
 }  // namespace
 
 template <class T>
-bool packs_pairs() {
-  return pass_kernels<T>().pairs;
+Arithmetic best_arithmetic() {
+  return pass_kernels<T>().best;
 }
 
 template <class T>
@@ -82,7 +83,7 @@ void run(const BackwardCall<T>& call) {
   const Bands bands = bands_of(g, slabs);
   // Every part has gradients of the weights to clear and to add: no more of them than threads.
   const int parts = call.dw ? parts_of(bands.items(), 1) : chunks_of(bands.items());
-  const int64_t planes = slabs * plane_size(g, bands) + kernels.pair_room(g, g.plane_rows(bands.rows)) + slack,
+  const int64_t planes = slabs * plane_size(g, bands) + kernels.room_beside_planes(g, g.plane_rows(bands.rows)) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
   WeightGradients dw(g, call.dw ? parts : 0);
   Scratch<float> scratch(threads() * room);
@@ -130,8 +131,8 @@ void run(const EvaluationCall<T>& call) {
 template <class T>
 void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
                      Activation activation, Tensor& y) {
-  const Grouped g = grouped_of(p, x.shape(), w.shape(), packs_pairs<T>()).flattened();
-  const auto weights = forward_weights(g, packs_pairs<T>(), w.data<float>());
+  const Grouped g = grouped_of(p, x.shape(), w.shape(), best_arithmetic<T>()).flattened();
+  const auto weights = forward_weights(g, w.data<float>());
   const float* given = data_or_null(bias);
   const auto padded_bias =
       channel_vector(g.out_channels(), [&](int64_t c) { return given == nullptr ? 0.0f : given[c]; });
@@ -145,8 +146,8 @@ void grouped_forward(const ConvParams& p, const Tensor& x, const Tensor& w, cons
 
 template <class T>
 void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
-  const Grouped g = grouped_of(p, (*dx).shape(), w.shape(), packs_pairs<T>()).flattened();
-  const auto weights = transposed_weights(g, packs_pairs<T>(), w.data<float>());
+  const Grouped g = grouped_of(p, (*dx).shape(), w.shape(), best_arithmetic<T>()).flattened();
+  const auto weights = transposed_weights(g, w.data<float>());
   BackwardCall<T> call{g, {dy.data<T>()}, {}, false, {}, weights.data()};
   call.dx = (*dx).data<T>();
   call.accumulate_dx = accumulates(dx);
@@ -155,7 +156,7 @@ void grouped_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& 
 
 template <class T>
 void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor& dy, Sink dw) {
-  run(BackwardCall<T>{grouped_of(p, x.shape(), (*dw).shape(), packs_pairs<T>()).flattened(),
+  run(BackwardCall<T>{grouped_of(p, x.shape(), (*dw).shape(), best_arithmetic<T>()).flattened(),
                       {dy.data<T>()},
                       dw,
                       false,
@@ -163,7 +164,7 @@ void grouped_backward_weights(const ConvParams& p, const Tensor& x, const Tensor
                       nullptr});
 }
 
-template bool packs_pairs<float>();
+template Arithmetic best_arithmetic<float>();
 template void run(const ForwardCall<float>&);
 template void run(const BackwardCall<float>&);
 template void run(const EvaluationCall<float>&);
@@ -171,7 +172,7 @@ template void grouped_forward<float>(const ConvParams&, const Tensor&, const Ten
                                      Activation, Tensor&);
 template void grouped_backward_data<float>(const ConvParams&, const Tensor&, const Tensor&, Sink);
 template void grouped_backward_weights<float>(const ConvParams&, const Tensor&, const Tensor&, Sink);
-template bool packs_pairs<bf16>();
+template Arithmetic best_arithmetic<bf16>();
 template void run(const ForwardCall<bf16>&);
 template void run(const BackwardCall<bf16>&);
 template void run(const EvaluationCall<bf16>&);

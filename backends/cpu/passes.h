@@ -79,9 +79,9 @@ struct EvaluationCall {
   T* y;
 };
 
-// Whether weights for maps of T are packed as pairs of bf16 on the machine at hand.
+// What the machine at hand is fastest with for maps of T, wherever that suits.
 template <class T>
-bool packs_pairs();
+Arithmetic best_arithmetic();
 
 template <class T>
 void run(const ForwardCall<T>& call);

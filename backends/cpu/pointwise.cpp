@@ -442,6 +442,11 @@ HWY_AFTER_NAMESPACE();
 namespace mgic::cpu {
 namespace {
 
+template <class T>
+bool packs_pairs() {
+  return best_arithmetic<T>() == Arithmetic::pairs;
+}
+
 HWY_EXPORT(map_f32);
 HWY_EXPORT(map_bf16);
 HWY_EXPORT(sum_f32);
