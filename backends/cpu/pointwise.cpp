@@ -12,6 +12,7 @@
 // clang-format off
 #include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/pointwise.h"
+#include "backends/cpu/pointwise_matrix-inl.h"
 // clang-format on
 
 #ifndef MGIC_CPU_POINTWISE_BLOCK
@@ -301,19 +302,27 @@ void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64
   map.terms.size() == 1 ? map_tiles<A, R, 0>(map, x, row, ahead) : map_tiles<A, R, 0, 0>(map, x, row, ahead);
 }
 
+// What a map touches of rows [begin, end), asked for by so many calls.
+template <class T>
+NextRows rows_ahead(const RowMap<T>& map, int64_t begin, int64_t end, int64_t calls) {
+  NextRows ahead(calls);
+  const auto add = [&](const T* p, int64_t channels) {
+    if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
+  };
+  for (const auto& term : map.terms)
+    for (const T* x : {term.rows.x, term.rows.minus}) add(x, map.groups * term.depth);
+  for (const T* p : {map.residual, static_cast<const T*>(map.y), static_cast<const T*>(map.negated)})
+    add(p, map.groups * map.width);
+  return ahead;
+}
+
 // Rows [begin, end); `block` holds a block of rows of all terms.
 template <class A, class T>
 void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
-  const int64_t channels = map.groups * map.width, tiles = static_cast<int64_t>(map.tiles.size());
+  const auto tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    NextRows ahead((rows + 7) / 8 * tiles);
-    for (const auto& term : map.terms)
-      for (const T* x : {term.rows.x, term.rows.minus})
-        if (x != nullptr) ahead.add(x + next * map.groups * term.depth, more * map.groups * term.depth);
-    if (map.residual != nullptr) ahead.add(map.residual + next * channels, more * channels);
-    for (T* y : {map.y, map.negated})
-      if (y != nullptr) ahead.add(y + next * channels, more * channels);
+    NextRows ahead = rows_ahead(map, next, next + more, (rows + 7) / 8 * tiles);
     const typename A::Cell* x[2] = {};
     float* room = block;
     for (size_t t = 0; t < map.terms.size(); ++t) {
@@ -413,20 +422,102 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* v_block, f
   }
 }
 
+#if MGIC_HAS_MATRICES
+// `rows` rows, some times as many as the registers have, 16 or fewer.
+template <int runs>
+HWY_INLINE void map_by_matrices(const RowMap<bf16>& map, int64_t row, int64_t rows, NextRows& ahead) {
+  HWY_ALIGN float results[runs * matrix_cells];
+  const int64_t channels = map.groups * map.width;
+  for (size_t i = 0; i < map.tiles.size(); ++i) {
+    ahead.fetch();
+    row_products<runs>(map, i, row, results);
+    const int64_t column = map.tiles[i].group * map.width + map.tiles[i].first;
+    const V shift = map.shift == nullptr ? hn::Zero(D()) : hn::LoadU(D(), map.shift + column);
+    const auto store = [&](int64_t r, auto count) HWY_ATTR {
+      V sum[decltype(count)::value];
+      for (int k = 0; k < count.value; ++k) sum[k] = hn::Add(hn::Load(D(), results + (r + k) * slab_channels), shift);
+      store_tile<decltype(count)::value>(map, sum, (row + r) * channels + column, rounding<Bf16>(Whole()));
+    };
+    int64_t r = 0;
+    for (; r + 8 <= rows; r += 8) store(r, Count<8>());
+    for (; r < rows; ++r) store(r, Count<1>());
+  }
+}
+
+void map_by_matrices(const RowMap<bf16>& map, int64_t begin, int64_t end) {
+  constexpr int64_t run = slab_channels, block = 2 * run;
+  const auto tiles = static_cast<int64_t>(map.tiles.size());
+  int64_t row = begin;
+  const auto ahead_of = [&](int64_t rows) {
+    return rows_ahead(map, std::min(row + rows, end), std::min(row + rows + block, end), tiles);
+  };
+  {
+    const AmxRegisters registers = row_registers(map, run);
+    for (; row + block <= end; row += block) {
+      NextRows ahead = ahead_of(block);
+      map_by_matrices<2>(map, row, block, ahead);
+    }
+    if (row + run <= end) {
+      NextRows ahead = ahead_of(run);
+      map_by_matrices<1>(map, row, run, ahead);
+      row += run;
+    }
+  }
+  if (row == end) return;
+  const AmxRegisters registers = row_registers(map, end - row);
+  NextRows none(tiles);
+  map_by_matrices<1>(map, row, end - row, none);
+}
+
+void sum_by_matrices(const RowSums<bf16>& s, int64_t begin, int64_t end, float* acc, float* sums) {
+  const Pointwise& p = s.p;
+  const int64_t in = p.in_channels(), out = p.out_channels();
+  float *dy_sums = sums + in, *products = dy_sums + out, *gram = products + (s.dy != nullptr ? out * p.inputs : 0);
+  const bool centred = s.centre != nullptr;
+  const SumSide v{s.v, s.centre, in, p.inputs, centred ? sums : nullptr},
+      dy{{s.dy}, nullptr, out, p.outputs, centred ? dy_sums : nullptr},
+      // Its sums are taken once.
+      again{s.v, s.centre, in, p.inputs, s.dy == nullptr ? v.sums : nullptr};
+  const SumSide &smaller = sums_by_input(p) ? v : dy, &larger = sums_by_input(p) ? dy : v;
+  const Meeting meeting{smaller.group, larger.group};
+  const int64_t meetings = s.dy == nullptr ? 0 : larger.channels * slab_channels;
+  float* gram_acc = acc + meetings;
+  std::fill_n(acc, meetings + (s.gram ? in * slab_channels : 0), 0.0f);
+  const AmxRegisters registers(register_shapes);
+  for (int64_t row = begin; row < end; row += summed_rows) {
+    const int64_t rows = std::min(summed_rows, end - row), next = row + rows, more = std::min(summed_rows, end - next);
+    const int64_t slabs = ((s.gram ? in : 0) + (s.dy != nullptr ? smaller.channels : 0)) / slab_channels;
+    NextRows ahead(slabs * ((rows + summand_pixels - 1) / summand_pixels));
+    for (const bf16* x : {s.v.x, s.v.minus})
+      if (x != nullptr) ahead.add(x + next * in, more * in);
+    if (s.dy != nullptr) ahead.add(s.dy + next * out, more * out);
+    if (s.gram) sum_products(again, again, row, rows, ahead, gram_acc);
+    if (s.dy != nullptr) sum_products(smaller, larger, row, rows, ahead, acc);
+  }
+  if (s.gram) add_products({p.inputs, p.inputs}, in, gram_acc, gram);
+  if (s.dy != nullptr) add_products(meeting, smaller.channels, acc, products);
+}
+#endif
+
 void map_f32(const RowMap<float>& m, int64_t begin, int64_t end, float* block) { map_rows<F32>(m, begin, end, block); }
-void map_bf16(bool pairs [[maybe_unused]], const RowMap<bf16>& m, int64_t begin, int64_t end, float* block) {
+void map_bf16(const RowMap<bf16>& m, int64_t begin, int64_t end, float* block) {
+#if MGIC_HAS_MATRICES
+  if (m.arithmetic == Arithmetic::matrices) return map_by_matrices(m, begin, end);
+#endif
 #if MGIC_HAS_BF16_DOT
-  if (pairs) return map_rows<Bf16>(m, begin, end, block);
+  if (m.arithmetic == Arithmetic::pairs) return map_rows<Bf16>(m, begin, end, block);
 #endif
   map_rows<F32>(m, begin, end, block);
 }
 void sum_f32(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   sum_rows<F32>(s, begin, end, v, dy, sums);
 }
-void sum_bf16(bool pairs [[maybe_unused]], const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy,
-              float* sums) {
+void sum_bf16(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
+#if MGIC_HAS_MATRICES
+  if (s.arithmetic == Arithmetic::matrices) return sum_by_matrices(s, begin, end, v, sums);
+#endif
 #if MGIC_HAS_BF16_DOT
-  if (pairs) return sum_rows<Bf16>(s, begin, end, v, dy, sums);
+  if (s.arithmetic == Arithmetic::pairs) return sum_rows<Bf16>(s, begin, end, v, dy, sums);
 #endif
   sum_rows<F32>(s, begin, end, v, dy, sums);
 }
@@ -442,11 +533,6 @@ HWY_AFTER_NAMESPACE();
 namespace mgic::cpu {
 namespace {
 
-template <class T>
-bool packs_pairs() {
-  return best_arithmetic<T>() == Arithmetic::pairs;
-}
-
 HWY_EXPORT(map_f32);
 HWY_EXPORT(map_bf16);
 HWY_EXPORT(sum_f32);
@@ -456,13 +542,13 @@ void map_here(const RowMap<float>& m, int64_t begin, int64_t end, float* block) 
   HWY_DYNAMIC_DISPATCH(map_f32)(m, begin, end, block);
 }
 void map_here(const RowMap<bf16>& m, int64_t begin, int64_t end, float* block) {
-  HWY_DYNAMIC_DISPATCH(map_bf16)(packs_pairs<bf16>(), m, begin, end, block);
+  HWY_DYNAMIC_DISPATCH(map_bf16)(m, begin, end, block);
 }
 void sum_here(const RowSums<float>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
   HWY_DYNAMIC_DISPATCH(sum_f32)(s, begin, end, v, dy, sums);
 }
 void sum_here(const RowSums<bf16>& s, int64_t begin, int64_t end, float* v, float* dy, float* sums) {
-  HWY_DYNAMIC_DISPATCH(sum_bf16)(packs_pairs<bf16>(), s, begin, end, v, dy, sums);
+  HWY_DYNAMIC_DISPATCH(sum_bf16)(s, begin, end, v, dy, sums);
 }
 
 // Parts of the rows, of which each is worth a thread's while. Several a thread where they are long: each begins with a
@@ -487,18 +573,26 @@ std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
   return tiles;
 }
 
-// A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results. A
-// cell is an f32, or two bf16 for factors that follow each other.
-template <bool pairs, class T>
+// Cells of one tile: of factors that its groups share, or that are each group's own.
+template <Arithmetic arithmetic>
+int64_t tile_cells(const Tile& tile, int64_t depth, int64_t lanes) {
+  if (arithmetic == Arithmetic::f32) return depth * lanes;
+  return (arithmetic == Arithmetic::matrices ? tile.groups : 1) * depth / 2 * lanes;
+}
+
+// A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results, or,
+// for matrices, where a factor is another group's. A cell is an f32, or two bf16 for factors that follow each other.
+template <Arithmetic arithmetic, class T>
 void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
   const int64_t by_result = term.transposed ? 1 : term.depth, by_factor = term.transposed ? map.width : 1;
+  constexpr bool pairs = arithmetic != Arithmetic::f32, matrices = arithmetic == Arithmetic::matrices;
   constexpr int64_t factors = pairs ? 2 : 1;
   for (const Tile& tile : map.tiles) {
-    const int64_t results = tile.results / tile.groups, cells = term.depth / factors * lanes;
-    if (tile.results < lanes) std::fill_n(to, cells, 0);
+    const int64_t results = tile.results / tile.groups, cells = tile_cells<arithmetic>(tile, term.depth, lanes);
+    if (tile.results < lanes || (matrices && tile.groups > 1)) std::fill_n(to, cells, 0);
     for (int64_t g = 0; g < tile.groups; ++g) {
       const float* from = term.weights + (tile.group + g) * map.width * term.depth + tile.first * by_result;
-      uint32_t* row = to + g * results;
+      uint32_t* row = to + g * results + (matrices ? g * cells / tile.groups : 0);
       for (int64_t k = 0; k < term.depth; k += factors, from += factors * by_factor, row += lanes)
         for (int64_t i = 0; i < results; ++i) {
           const float* f = from + i * by_result;
@@ -514,20 +608,9 @@ void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t la
 
 }  // namespace
 
+// `depth`: factors a group of all terms.
 template <class T>
-void run(RowMap<T> map) {
-  const int64_t lanes = lanes_of(slab_channels);
-  map.tiles = tiles_of(map, lanes);
-  const auto factors = static_cast<int64_t>(map.tiles.size()) * lanes;
-  int64_t depth = 0;
-  for (const auto& term : map.terms) depth += term.depth;
-  Scratch<uint32_t> packed(factors * depth);
-  uint32_t* to = packed.data();
-  for (auto& term : map.terms) {
-    term.packed = to;
-    packs_pairs<T>() ? pack<true>(map, term, lanes, to) : pack<false>(map, term, lanes, to);
-    to += factors * term.depth;
-  }
+void map_packed(const RowMap<T>& map, int64_t depth) {
   const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
   Scratch<float> scratch(threads() * block);
   parallel_chunks(map.rows, row_parts(map.rows, channels), true, [&](int, int thread, int64_t begin, int64_t end) {
@@ -535,11 +618,72 @@ void run(RowMap<T> map) {
   });
 }
 
+// Matrices have 16 results and up to 32 factors, or several times as many, and read while results are written.
 template <class T>
-Sums run(const RowSums<T>& s) {
+bool matrices_suit(const RowMap<T>& map) {
+  return std::ranges::all_of(map.tiles, [](const Tile& tile) { return tile.results == slab_channels; }) &&
+         std::ranges::all_of(map.terms, [&](const auto& term) {
+           const int64_t factors = map.tiles[0].groups * term.depth;
+           const auto changes = [&](const T* x) { return x != nullptr && (x == map.y || x == map.negated); };
+           return (factors <= 32 || factors % 32 == 0) && !changes(term.rows.x) && !changes(term.rows.minus);
+         });
+}
+
+template <class T>
+void run(RowMap<T> map) {
+  const int64_t lanes = lanes_of(slab_channels);
+  map.tiles = tiles_of(map, lanes);
+  map.arithmetic = best_arithmetic<T>();
+  if (map.arithmetic == Arithmetic::matrices && !matrices_suit(map)) map.arithmetic = Arithmetic::f32;
+  const auto with_arithmetic = [&](auto&& f) {
+    if (map.arithmetic == Arithmetic::matrices) return f.template operator()<Arithmetic::matrices>();
+    if (map.arithmetic == Arithmetic::pairs) return f.template operator()<Arithmetic::pairs>();
+    f.template operator()<Arithmetic::f32>();
+  };
+  int64_t depth = 0;
+  for (const auto& term : map.terms) depth += term.depth;
+  with_arithmetic([&]<Arithmetic arithmetic>() {
+    constexpr bool matrices = arithmetic == Arithmetic::matrices;
+    const auto cells = [&](const auto& term) {
+      return static_cast<int64_t>(map.tiles.size()) * tile_cells<arithmetic>(map.tiles[0], term.depth, lanes);
+    };
+    int64_t all = 0;
+    for (const auto& term : map.terms) all += (matrices && term.rows.minus != nullptr ? 2 : 1) * cells(term);
+    Scratch<uint32_t> packed(all);
+    uint32_t* to = packed.data();
+    for (auto& term : map.terms) {
+      const int64_t count = cells(term);
+      term.packed = to;
+      pack<arithmetic>(map, term, lanes, to);
+      to += count;
+      if (!matrices || term.rows.minus == nullptr) continue;
+      std::transform(to - count, to, to, [](uint32_t pair) { return pair ^ 0x80008000u; });
+      to += count;
+    }
+    map_packed(map, depth);
+  });
+}
+
+template <class T>
+bool matrices_suit(const RowSums<T>& s) {
+  const auto meet = [](int64_t a, int64_t b) {
+    const int64_t smaller = std::min(a, b), larger = std::max(a, b), slabs = larger / smaller;
+    return slab_channels % smaller == 0 && larger % smaller == 0 && (slabs <= 2 || slabs == 4);
+  };
+  const Pointwise& p = s.p;
+  return p.in_channels() % slab_channels == 0 && (!s.gram || meet(p.inputs, p.inputs)) &&
+         (s.dy == nullptr || (p.out_channels() % slab_channels == 0 && meet(p.inputs, p.outputs)));
+}
+
+template <class T>
+Sums run(RowSums<T> s) {
+  s.arithmetic = best_arithmetic<T>();
+  if (s.arithmetic == Arithmetic::matrices && !matrices_suit(s)) s.arithmetic = Arithmetic::f32;
   const Pointwise& p = s.p;
   const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
-                count = in + out + products + (s.gram ? in * p.inputs : 0), room = block_rows * (in + out);
+                count = in + out + products + (s.gram ? in * p.inputs : 0),
+                // A block of both, or, for matrices, the products of slabs.
+      room = block_rows * std::max(in + out, std::max(in, out) + in);
   const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);
   parallel_chunks(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
@@ -615,7 +759,7 @@ void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, b
 
 #define MGIC_POINTWISE(T)                                                                                   \
   template void run(RowMap<T>);                                                                             \
-  template Sums run(const RowSums<T>&);                                                                     \
+  template Sums run(RowSums<T>);                                                                            \
   template void pointwise_forward<T>(const Pointwise&, const T*, const float*, const float*, const T*, T*); \
   template void pointwise_backward_data<T>(const Pointwise&, const T*, const float*, bool, T*);             \
   template void pointwise_backward_weights<T>(const Pointwise&, const T*, const T*, bool, float*);

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "backends/cpu/grouped.h"
 #include "backends/cpu/parallel.h"
 
 namespace mgic::cpu {
@@ -43,7 +44,8 @@ struct RowMap {
     int64_t depth;                 // channels a group
     const float* weights;          // (groups, width, depth)
     bool transposed = false;       // (groups, depth, width) instead
-    const void* packed = nullptr;  // in cells of the arithmetic, (tiles, cells, lanes): by run()
+    const void* packed = nullptr;  // in cells of the arithmetic, (tiles, cells, lanes), for matrices also their
+                                   // negatives where there is a minus: by run()
   };
   int64_t rows, groups, width;   // width: results a group
   std::vector<Term> terms;       // one or two
@@ -53,7 +55,8 @@ struct RowMap {
   bool accumulate = false;
   T* negated = nullptr;  // the result's negative
   bool accumulate_negated = false;
-  std::vector<Tile> tiles;  // by run()
+  std::vector<Tile> tiles;                  // by run()
+  Arithmetic arithmetic = Arithmetic::f32;  // by run()
 };
 template <class T>
 void run(RowMap<T> map);
@@ -67,6 +70,7 @@ struct RowSums {
   const T* dy = nullptr;
   const float* centre = nullptr;  // (in_channels)
   bool gram = false;
+  Arithmetic arithmetic = Arithmetic::f32;  // by run()
 };
 struct Sums {
   std::vector<double> v, dy;  // (in_channels), (out_channels)
@@ -74,7 +78,7 @@ struct Sums {
   std::vector<double> gram;   // (groups, inputs, inputs)
 };
 template <class T>
-Sums run(const RowSums<T>& sums);
+Sums run(RowSums<T> sums);
 
 // Groups with fewer than four channels are taken together, with zeros between them.
 struct Merged {

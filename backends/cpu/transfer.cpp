@@ -192,7 +192,7 @@ void backward(const Chain& chain, const ChainInput& in, const LinkState& state, 
   // Wᵀ g = F dy − F (shift + (W v − mean) slope) / scale with F = Wᵀ scale. What is subtracted goes by F as the kernels
   // will round it, so that what the statistics take out of dy is taken out exactly.
   auto factors = scaled(p, w, norm.scale.data());
-  if (best_arithmetic<T>() == Arithmetic::pairs)
+  if constexpr (std::is_same_v<T, bf16>)
     for (float& f : factors) f = static_cast<float>(bf16(f));
   const auto channels = static_cast<size_t>(p.in_channels());
   std::vector<float> back(channels * inputs), shift(channels);
