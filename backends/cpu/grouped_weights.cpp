@@ -49,12 +49,14 @@ class Packing {
 };
 
 // G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), rows room for (M + 2, 3, n), out (M + 2, M + 2, n). Here
-// and below, the loops over n lie innermost, for the vectors.
+// and below, the loops over n lie innermost, for the vectors (which compilers left out while they had to suspect that
+// results overlap inputs).
 template <int M, class Element>
 void winograd_weights(const float* w, int64_t n, float* rows, Element* out) {
   constexpr int side = M + 2;
   const auto transform = [n](const float* g, int64_t from, auto* t, int64_t to) {
     using Result = std::remove_pointer_t<decltype(t)>;
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
       const float first = g[i], middle = g[from + i], last = g[2 * from + i], ends = first + last;
       if constexpr (M == 2) {
@@ -81,6 +83,7 @@ template <int M>
 void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
   constexpr int side = M + 2;
   const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
       const auto at = [&](int64_t k) { return g[k * from + i]; };
       if constexpr (M == 2) {
