@@ -22,8 +22,8 @@ int64_t block_rows(const Grouped& g) {
 #if MGIC_HAS_MATRICES
   if (g.arithmetic == Arithmetic::matrices) return matrix_rows(g);
 #endif
-  const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles<4>)
-                       : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles<2>)
+  const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles)
+                       : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles)
                                      : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
 }

@@ -81,33 +81,30 @@ struct Filtering<4> {
   }
 };
 
-// Tiles at a time, so that transformed inputs, weights and products stay near: of outputs, and, in cells, of gradients
-// of weights, of which more share the loads and stores of the sums.
-template <int M>
-constexpr int winograd_tiles = M == 2 ? 8 : 4;
-constexpr int winograd_steps = 8;
+// Tiles at a time, so that transformed inputs, weights and products stay near: 8, or as many bytes of pairs.
+constexpr int winograd_tiles = 8;
 template <class A>
-constexpr int winograd_summands = A::pairs ? 2 * winograd_steps : winograd_steps;
+constexpr int winograd_summands = A::pairs ? 2 * winograd_tiles : winograd_tiles;
 
 // Tiles side by side that are transformed at once: as many as share a cell of pairs, while registers hold them.
 template <int M>
 constexpr int winograd_neighbours = M == 2 ? 2 : 1;
 
-template <class A, int M, int tiles>
+template <class A, int M>
 struct WinogradTiles {
+  using Cell = typename A::Cell;
   static constexpr int side = M + 2, positions = side * side;
-  HWY_ALIGN typename A::Cell inputs[positions * tiles * slab_channels];
+  HWY_ALIGN Cell inputs[positions * winograd_tiles * slab_channels];
+  union {
+    // (a row of positions, a column of outputs): the products, transformed along the rows.
+    HWY_ALIGN float products[side * M * winograd_tiles * slab_channels];
+    // Of the outputs, for gradients of weights.
+    HWY_ALIGN Cell gradients[positions * winograd_tiles * slab_channels];
+  };
 
-  static int64_t at(int64_t position, int64_t tile, int64_t pixel) { return (position * tiles + tile) * pixel; }
-};
-template <class A, int M>
-struct WinogradOutputs : WinogradTiles<A, M, winograd_tiles<M>> {
-  // (a row of positions, a column of outputs): the products, transformed along the rows.
-  HWY_ALIGN float products[(M + 2) * M * winograd_tiles<M> * slab_channels];
-};
-template <class A, int M>
-struct WinogradSummands : WinogradTiles<A, M, winograd_steps> {
-  HWY_ALIGN typename A::Cell gradients[(M + 2) * (M + 2) * winograd_steps * slab_channels];  // of the outputs
+  static int64_t at(int64_t position, int64_t tile, int64_t pixel) {
+    return (position * winograd_tiles + tile) * pixel;
+  }
 };
 
 // put(position, v …) for row r of the tiles that are transformed at once: their columns c are transformed already, and
@@ -170,7 +167,7 @@ template <class A, int M, int N, bool quads, class Tag>
 HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, int64_t cells,
                                const typename A::Cell* HWY_RESTRICT x, bool accumulate, float* HWY_RESTRICT out) {
   constexpr int side = M + 2;
-  constexpr int64_t lanes = hn::MaxLanes(d), next = winograd_tiles<M> * A::pixel;
+  constexpr int64_t lanes = hn::MaxLanes(d), next = winograd_tiles * A::pixel;
   hn::Vec<Tag> sum[N][side];
 #pragma GCC unroll 16
   for (int t = 0; t < N; ++t)
@@ -200,7 +197,7 @@ HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, in
     Filtering<M>::outputs(d, sum[t], y);
 #pragma GCC unroll 4
     for (int j = 0; j < M; ++j) {
-      float* to = out + (j * winograd_tiles<M> + t) * slab_channels;
+      float* to = out + (j * winograd_tiles + t) * slab_channels;
       hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, to), y[j]) : y[j], d, to);
     }
   }
@@ -210,7 +207,7 @@ HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, in
 // go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles; between() after each.
 template <class A, int M, bool quads, class Tag, class Between>
 HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, int64_t from, int64_t to,
-                                  bool accumulate, int64_t count, WinogradOutputs<A, M>& tiles, Between&& between) {
+                                  bool accumulate, int64_t count, WinogradTiles<A, M>& tiles, Between&& between) {
   constexpr int side = M + 2, together = many_registers ? 4 : 2;
   for (int r = 0; r < side; ++r, w += side * cells * static_cast<int64_t>(hn::MaxLanes(d))) {
     const typename A::Cell* x = tiles.inputs + tiles.at(r * side, 0, A::pixel) + from;
@@ -226,8 +223,8 @@ HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cell
 
 // All channels of tile t's outputs in `rows` rows and `columns` columns, 1 … M.
 template <class A, int M>
-HWY_INLINE void winograd_outputs(const WinogradOutputs<A, M>& tiles, int64_t t, int64_t rows, int64_t columns,
-                                 float* out, int64_t out_row) {
+HWY_INLINE void winograd_outputs(const WinogradTiles<A, M>& tiles, int64_t t, int64_t rows, int64_t columns, float* out,
+                                 int64_t out_row) {
   constexpr int side = M + 2;
   for (int64_t u = 0; u < slab_channels; u += lanes())
 #pragma GCC unroll 4
@@ -274,7 +271,7 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
                          Meanwhile&& meanwhile) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   using B = typename A::Products;
-  WinogradOutputs<B, M> tiles;
+  WinogradTiles<B, M> tiles;
   const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     const int64_t first = M * begin * A::pixel;
@@ -295,7 +292,7 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
         winograd_outputs<B, M>(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
                                in.out + M * s * in.out_row + M * (begin + t) * slab_channels, in.out_row);
   };
-  each_winograd_piece<M>(rows, width, winograd_tiles<M>, piece);
+  each_winograd_piece<M>(rows, width, winograd_tiles, piece);
 }
 
 // put(position, tile, u, v …) with A dy Aᵀ for `count` tiles side by side, as winograd_inputs does it; the last of an
@@ -326,7 +323,7 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of gradients[p][from_dy + o] · inputs[p][from_x + lanes];
 // P positions and T outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
 template <class A, int M, int P, int T, bool quads, class Tag, class Between>
-HWY_NOINLINE void winograd_outer(Tag d, const WinogradSummands<A, M>& tiles, int64_t steps, int64_t from_x,
+HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_t steps, int64_t from_x,
                                  int64_t from_dy, int64_t outputs, float* dw, Between&& between) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   for (int p = 0; p < tiles.positions; p += P)
@@ -369,7 +366,7 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
   constexpr int64_t lanes = hn::MaxLanes(d);
   const int64_t pitch = g.pitch() * A::pixel;
   using B = typename A::Products;
-  WinogradSummands<B, M> tiles;
+  WinogradTiles<B, M> tiles;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     for (int64_t s = s0; s < s1; ++s) {
       const int64_t at = g.plane_row(M * s) * pitch + M * begin * A::pixel, first = (s - s0) * places;
