@@ -81,11 +81,11 @@ HWY_INLINE void pair_rows(const SumSide& side, int64_t channel, int64_t row, int
   const int64_t stride = side.channels, at = row * stride + channel;
   const bf16 *x = side.rows.x + at, *minus = side.rows.minus == nullptr ? nullptr : side.rows.minus + at;
   V sum = hn::Zero(D());
+  const hn::Vec<Bf16::U> ones = hn::Set(Bf16::U(), Bf16::one);
   const auto pairs_of = [&](auto&& pair) HWY_ATTR {
-    const Bf16::Cell one = Bf16::one;
     const auto put = [&](hn::Vec<Bf16::U> both) HWY_ATTR {
       hn::Store(both, Bf16::U(), out);
-      sum = Bf16::step(D(), sum, both, &one);
+      if (side.sums != nullptr) sum = Bf16::step(D(), sum, both, ones);
       out += slab_channels;
     };
     int64_t r = 0;
@@ -123,45 +123,58 @@ struct Meeting {
 };
 
 // acc (slabs of the smaller side, slabs that meet them, 16, 16) += Σ over `rows` rows. ahead.fetch() for every 32 rows
-// of a slab of the smaller side.
+// of a slab of the smaller side. A slab is multiplied when the next one has been made ready: right behind its stores,
+// registers would wait for them.
 template <class Ahead>
 HWY_INLINE void sum_products(const SumSide& smaller, const SumSide& larger, int64_t row, int64_t rows, Ahead& ahead,
                              float* acc) {
-  HWY_ALIGN uint32_t cells[5 * summed_cells], turned[summed_cells];
+  struct Ready {
+    HWY_ALIGN uint32_t turned[summed_cells], pairs[5 * summed_cells];
+  };
+  Ready ready[2];
   const bool same = smaller.rows.x == larger.rows.x;
-  const int64_t slabs = Meeting{smaller.group, larger.group}.slabs(),
+  const int64_t slabs = Meeting{smaller.group, larger.group}.slabs(), all = smaller.channels / slab_channels,
                 products = (rows + summand_pixels - 1) / summand_pixels;
-  for (int64_t channel = 0; channel < smaller.channels; channel += slab_channels, acc += slabs * matrix_cells) {
-    const uint32_t* others = same ? cells : cells + summed_cells;
+  const auto make_ready = [&](int64_t slab) HWY_ATTR {
+    const int64_t channel = slab * slab_channels;
+    Ready& to = ready[slab % 2];
     for (int64_t p = 0; p < products; ++p) {
       ahead.fetch();
       const int64_t done = p * summand_pixels, some = std::min(rows - done, summand_pixels), at = p * matrix_cells;
-      pair_rows(smaller, channel, row + done, some, cells + at);
+      pair_rows(smaller, channel, row + done, some, to.pairs + at);
       for (int64_t j = 0; j < slabs && !same; ++j)
-        pair_rows(larger, channel * slabs + j * slab_channels, row + done, some, cells + (1 + j) * summed_cells + at);
+        pair_rows(larger, channel * slabs + j * slab_channels, row + done, some,
+                  to.pairs + (1 + j) * summed_cells + at);
       hn::Vec<Bf16::U> pair[16];
 #pragma GCC unroll 16
-      for (int k = 0; k < 16; ++k) pair[k] = hn::Load(Bf16::U(), cells + at + k * slab_channels);
-      transpose(pair, turned + at);
+      for (int k = 0; k < 16; ++k) pair[k] = hn::Load(Bf16::U(), to.pairs + at + k * slab_channels);
+      transpose(pair, to.turned + at);
     }
-    const auto sum = [&](auto count) HWY_ATTR {
-      constexpr int n = decltype(count)::value;
-      each_register<n>([&](auto j) HWY_ATTR { amx_load<sums + j.value>(acc + j.value * matrix_cells, line); });
-      for (int64_t p = 0; p < products; ++p) {
-        amx_load<pixels>(turned + p * matrix_cells, line);
-        each_register<n>([&](auto j) HWY_ATTR {
-          amx_load<weights>(others + j.value * summed_cells + p * matrix_cells, line);
-          amx_multiply<sums + j.value, pixels, weights>();
-        });
-      }
-      each_register<n>([&](auto j) HWY_ATTR { amx_store<sums + j.value>(acc + j.value * matrix_cells, line); });
-    };
+  };
+  const auto multiply = [&](auto count, int64_t slab) HWY_ATTR {
+    constexpr int n = decltype(count)::value;
+    const Ready& from = ready[slab % 2];
+    const uint32_t *turned = from.turned, *others = from.pairs + (same ? 0 : summed_cells);
+    float* to = acc + slab * n * matrix_cells;
+    each_register<n>([&](auto j) HWY_ATTR { amx_load<sums + j.value>(to + j.value * matrix_cells, line); });
+    for (int64_t p = 0; p < products; ++p, turned += matrix_cells, others += matrix_cells) {
+      amx_load<pixels>(turned, line);
+      each_register<n>([&](auto j) HWY_ATTR {
+        amx_load<weights>(others + j.value * summed_cells, line);
+        amx_multiply<sums + j.value, pixels, weights>();
+      });
+    }
+    each_register<n>([&](auto j) HWY_ATTR { amx_store<sums + j.value>(to + j.value * matrix_cells, line); });
+  };
+  for (int64_t slab = 0; slab <= all; ++slab) {
+    if (slab < all) make_ready(slab);
+    if (slab == 0) continue;
     if (slabs == 1)
-      sum(Count<1>());
+      multiply(Count<1>(), slab - 1);
     else if (slabs == 2)
-      sum(Count<2>());
+      multiply(Count<2>(), slab - 1);
     else
-      sum(Count<4>());
+      multiply(Count<4>(), slab - 1);
   }
 }
 
