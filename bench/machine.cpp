@@ -4,7 +4,8 @@
 // needs at least latency × units of them in flight (4 × 2 on Zen 4, 4 × 2 on recent Intel cores): 16, or 12 where the
 // instruction set has 16 registers only. The instructions are written as such (asm), since a compiler that is given
 // arrays may spill them, which halves the result unnoticed. All widths are tried: processors that split 512-bit
-// operations reach with 256 bits what others need 512 for, and the bf16 dot product may be fast at one width only.
+// operations reach with 256 bits what others need 512 for, and the bf16 dot product may be fast at one width only. Where
+// there is AMX, it is bf16's peak.
 //
 // Triad: McCalpin's STREAM, a_i = b_i + s c_i, 12 bytes an element in f32. An ordinary store first reads the line that
 // it writes, which STREAM does not count; the variant that bypasses the caches shows what this costs.
@@ -23,6 +24,8 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+
+#include "backends/cpu/amx.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -97,11 +100,25 @@ std::vector<Loop> f32_loops() {
   return loops;
 }
 
+// Four matrices of sums; registers that nothing was loaded into are zero.
+void matrices(int64_t steps) {
+  using cpu::amx_multiply;
+  const cpu::AmxRegisters registers({{16, 64}, {16, 64}, {16, 64}, {16, 64}, {16, 64}, {16, 64}, {}, {}});
+  for (int64_t s = 0; s < steps; ++s) {
+    amx_multiply<0, 4, 5>();
+    amx_multiply<1, 4, 5>();
+    amx_multiply<2, 4, 5>();
+    amx_multiply<3, 4, 5>();
+  }
+}
+
 std::vector<Loop> bf16_loops() {
   if (!has_avx512() || !__builtin_cpu_supports("avx512bf16")) return {};
-  return {{"vdpbf16ps xmm", 128, 16 * 2 * 8, dot_128},
-          {"vdpbf16ps ymm", 256, 16 * 2 * 16, dot_256},
-          {"vdpbf16ps zmm", 512, 16 * 2 * 32, dot_512}};
+  std::vector<Loop> loops{{"vdpbf16ps xmm", 128, 16 * 2 * 8, dot_128},
+                          {"vdpbf16ps ymm", 256, 16 * 2 * 16, dot_256},
+                          {"vdpbf16ps zmm", 512, 16 * 2 * 32, dot_512}};
+  if (cpu::has_amx()) loops.push_back({"tdpbf16ps tmm", 8192, 4 * 2 * 16 * 16 * 32, matrices});
+  return loops;
 }
 
 void triad_streaming(float* a, const float* b, const float* c, float s, int64_t n) {

@@ -47,7 +47,7 @@ struct Machine {
   double triad_streaming_gb_s = 0;               // best
 
   double f32_gflops() const;   // the best width
-  double bf16_gflops() const;  // 0 where the processor has no bf16 dot product
+  double bf16_gflops() const;  // 0 where the processor has neither a dot product nor AMX
   nlohmann::json json() const;
 };
 

@@ -55,7 +55,9 @@ def mark(holds):
 
 def machine_section(r):
     m, v = r["machine"], r["versions"]
-    bf16 = f", bf16 dot product {m['bf16_gflops']:.0f} Gflop/s" if m["bf16_gflops"] else ", no bf16 dot product"
+    best = max(m.get("bf16", []), key=lambda loop: loop["gflops"], default=None)
+    how = f" (`{best['instructions']}`)" if best else ""
+    bf16 = f", bf16 {m['bf16_gflops']:.0f} Gflop/s{how}" if m["bf16_gflops"] else ", no bf16 instructions"
     lines = [
         f"{m['cpu']}, {m['threads']} threads, {m['system']}; measured {r['date']}"
         + (" with `--quick`: a smoke test, no measurement" if r["quick"] else "") + ".",
