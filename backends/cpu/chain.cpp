@@ -12,6 +12,7 @@
 
 #include "backends/cpu/channel_vectors.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/dense_winograd.h"
 #include "backends/cpu/folding.h"
 #include "backends/cpu/grouped_weights.h"
 #include "backends/cpu/normalization.h"
@@ -217,12 +218,48 @@ void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vecto
   end_chain(chain, in, states, y);
 }
 
+namespace cpu {
+namespace {
+
+// A dense link with many channels: y = outer(activation(norm(conv(x))) + residual).
+void evaluate_dense(const Link& link, const Tensor& x, const Tensor& residual, Activation outer, Tensor& y) {
+  const int64_t outputs = link.weight.shape()[0];
+  const Shape& shape = x.shape();
+  const int64_t tile = dense_winograd_tile(shape);
+  const auto folded = FoldCache::instance().get(link, -tile, [&] {
+    std::optional<NormVectors> norm;
+    if (link.gamma.defined()) norm.emplace(norm_of(link, {}, false));
+    return Folded{{},
+                  {},
+                  dense_winograd_weights(tile, link.weight.shape(), link.weight.data<float>(),
+                                         norm ? norm->scale.data() : nullptr),
+                  channel_vector(outputs, [&](int64_t c) {
+                    return norm ? norm->beta[c] - norm->mean[c] * norm->scale[c] : 0.0f;
+                  })};
+  });
+  with_storage(y, [&](auto zero) {
+    using T = decltype(zero);
+    dense_winograd<T>(shape, outputs, x.data<T>(), folded->packed.data(), folded->padded_bias.data(), link.activation,
+                      data_or_null<T>(residual), outer, y.data<T>());
+  });
+}
+
+}  // namespace
+}  // namespace cpu
+
 // Link by link, the normalisation in weights and bias, activations and the residual in the convolution's own epilogue.
 void CpuBackend::evaluate_folded(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) {
   Tensor x = in.x;
   for (size_t i = 0; i < chain.links.size(); ++i) {
     const Link& link = chain.links[i];
     const bool last = i + 1 == chain.links.size(), adds = last && in.residual.defined();
+    if (!grouped_suits(link.conv, x.shape(), link.weight.shape()) &&
+        dense_winograd_suits(link.conv, x.shape(), link.weight.shape())) {
+      Tensor& out = last ? y : states[i].raw;
+      evaluate_dense(link, x, adds ? in.residual : Tensor(), adds ? chain.outer : Activation::none, out);
+      x = out;
+      continue;
+    }
     const int64_t outputs = link.weight.shape()[0], count = link.weight.count() / std::max<int64_t>(outputs, 1);
     Tensor weight = link.weight, bias;
     if (link.gamma.defined()) {

@@ -53,11 +53,17 @@ const std::vector<ChainCase> chains = {
     {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},                       // odd, one group
     {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                                     // a stem
     {{2, 6, 5, 30}, {{20, 5, 1, hswish}}},                   // a large kernel, two slabs to one group
+    {{2, 6, 5, 32}, {{32, 5, 2, relu}, {32, 5, 2}}},         // and one whose taps are no pairs, in whole slabs
     {{2, 7, 5, 32}, {{16, 1, 2, none, false}}},              // a restriction, 16 → 8
     {{2, 7, 5, 16}, {{8, 1, 2, none}}},                      // with a normalisation, 8 → 4
     {{3, 7, 5, 16}, {{32, 1, 2}}, true, true},               // a coarse correction, 8 → 16
     {{3, 7, 5, 8}, {{16, 1, 2}}, true, true},                // 4 → 8
     {{2, 9, 5, 12}, {{24, 1, 3}}, true, true},               // 4 → 8, three groups
+    {{3, 7, 5, 64}, {{32, 1, 4, none}}},                     // 16 → 8, both sides whole slabs,
+    {{2, 7, 5, 64}, {{32, 1, 8, none}}},                     // 8 → 4,
+    {{3, 7, 5, 32}, {{64, 1, 4}}, true, true},               // 8 → 16,
+    {{9, 5, 3, 16}, {{32, 1, 4}}, true, true},               // 4 → 8,
+    {{2, 7, 5, 32}, {{64, 1, 2}}, true, true},               // 16 → 32
     {{2, 5, 3, 10}, {{20, 1, 5}}, true, true},               // 2 → 4, an odd number of groups
     {{2, 5, 3, 24}, {{12, 1, 6}}, true},                     // 4 → 2, merged
     {{2, 6, 5, 24}, {{24, 1, 3}}, false, true},              // 8 → 8
@@ -210,7 +216,11 @@ TEST_CASE("cpu chains match the reference") {
 }
 
 TEST_CASE("cpu chains without a backward to follow match the reference") {
-  for (const ChainCase& c : chains) {
+  std::vector<ChainCase> cases = chains;
+  // Many channels: Winograd's filtering over the whole batch, with few tiles and with many, some of them cut.
+  cases.push_back({{3, 5, 6, 144}, {{160, 3, 1, relu}, {144, 3, 1}}, false, true, relu});
+  cases.push_back({{6, 13, 14, 144}, {{144, 3, 1, relu, false}}, false, false});
+  for (const ChainCase& c : cases) {
     const Step step{c, DType::f32, false, false, Write::overwrite};
     const auto result = [&](Backend& b, Outputs& y) {
       Outputs all = step.outputs();
@@ -219,6 +229,18 @@ TEST_CASE("cpu chains without a backward to follow match the reference") {
                   static_cast<size_t>(y[0].bytes()));
     };
     check_parity(c.str(), {random(step.end(), 9)}, norm_tolerance, result);
+  }
+}
+
+TEST_CASE("cpu chains of many channels in bf16, evaluated, are those in f32 on the same maps") {
+  for (const Shape& shape : {Shape{3, 5, 6, 144}, Shape{6, 13, 14, 144}}) {
+    const ChainCase c{shape, {{144, 3, 1}}, false, true, relu};
+    const Step half{c, DType::bf16, false, false, Write::overwrite, true};
+    const Step full{c, DType::f32, false, false, Write::overwrite, true};
+    Outputs y = half.outputs(), expected = full.outputs();
+    half(cpu_backend(), y);
+    full(cpu_backend(), expected);
+    CHECK(equal(y[0], expected[0].to(DType::bf16)));
   }
 }
 
