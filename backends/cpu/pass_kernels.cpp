@@ -306,7 +306,8 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
   auto* x_planes = planes + g.out_slabs() * plane;
-  auto* pairs = x_planes + g.in_slabs() * plane + slab_channels;
+  // In whole lines, beyond which vectors may reach.
+  auto* pairs = planes + (Grouped::slabs((g.in_slabs() + g.out_slabs()) * plane) + 1) * slab_channels;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t item = call.backwards ? begin + end - 1 - i : i;
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item);
