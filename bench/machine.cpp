@@ -4,8 +4,8 @@
 // needs at least latency × units of them in flight (4 × 2 on Zen 4, 4 × 2 on recent Intel cores): 16, or 12 where the
 // instruction set has 16 registers only. The instructions are written as such (asm), since a compiler that is given
 // arrays may spill them, which halves the result unnoticed. All widths are tried: processors that split 512-bit
-// operations reach with 256 bits what others need 512 for, and the bf16 dot product may be fast at one width only. Where
-// there is AMX, it is bf16's peak.
+// operations reach with 256 bits what others need 512 for, and the bf16 dot product may be fast at one width only.
+// Where there is AMX, it is bf16's peak.
 //
 // Triad: McCalpin's STREAM, a_i = b_i + s c_i, 12 bytes an element in f32. An ordinary store first reads the line that
 // it writes, which STREAM does not count; the variant that bypasses the caches shows what this costs.
