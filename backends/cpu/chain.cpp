@@ -107,6 +107,29 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
   run(call);
 }
 
+// A dense link with many channels: y = outer(activation(norm(conv(x))) + residual).
+void evaluate_dense(const Link& link, const Tensor& x, const Tensor& residual, Activation outer, Tensor& y) {
+  const int64_t outputs = link.weight.shape()[0];
+  const Shape& shape = x.shape();
+  const int64_t tile = dense_winograd_tile(shape);
+  const auto folded = FoldCache::instance().get(link, -tile, [&] {
+    std::optional<NormVectors> norm;
+    if (link.gamma.defined()) norm.emplace(norm_of(link, {}, false));
+    return Folded{{},
+                  {},
+                  dense_winograd_weights(tile, link.weight.shape(), link.weight.data<float>(),
+                                         norm ? norm->scale.data() : nullptr),
+                  channel_vector(outputs, [&](int64_t c) {
+                    return norm ? norm->beta[c] - norm->mean[c] * norm->scale[c] : 0.0f;
+                  })};
+  });
+  with_storage(y, [&](auto zero) {
+    using T = decltype(zero);
+    dense_winograd<T>(shape, outputs, x.data<T>(), folded->packed.data(), folded->padded_bias.data(), link.activation,
+                      data_or_null<T>(residual), outer, y.data<T>());
+  });
+}
+
 // Link i's part of backward. `gradient` is that of its output: behind its activation, but of the last link in front of
 // it. `before` takes that of the link before's output, behind its activation, and `sums` those of its normalisation.
 template <class T>
@@ -199,14 +222,8 @@ void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vecto
     if (!chain.saves && !chain.training && !in.minus.defined()) return evaluate_folded(chain, in, states, y);
     return Backend::conv_chain(chain, in, states, y);
   }
-  if (!chain.saves && !chain.training) {
-    bool done = false;
-    with_storage(y, [&](auto zero) {
-      done = aligned<decltype(zero)>(chain, in);
-      if (done) evaluate<decltype(zero)>(chain, in, y);
-    });
-    if (done) return;
-  }
+  if (!chain.saves && !chain.training && with_storage(y, [&](auto zero) { return aligned<decltype(zero)>(chain, in); }))
+    return with_storage(y, [&](auto zero) { evaluate<decltype(zero)>(chain, in, y); });
   for (size_t i = 0; i < chain.links.size(); ++i) {
     const Link& link = chain.links[i];
     LinkState& state = states[i];
@@ -217,35 +234,6 @@ void CpuBackend::conv_chain(const Chain& chain, const ChainInput& in, std::vecto
   }
   end_chain(chain, in, states, y);
 }
-
-namespace cpu {
-namespace {
-
-// A dense link with many channels: y = outer(activation(norm(conv(x))) + residual).
-void evaluate_dense(const Link& link, const Tensor& x, const Tensor& residual, Activation outer, Tensor& y) {
-  const int64_t outputs = link.weight.shape()[0];
-  const Shape& shape = x.shape();
-  const int64_t tile = dense_winograd_tile(shape);
-  const auto folded = FoldCache::instance().get(link, -tile, [&] {
-    std::optional<NormVectors> norm;
-    if (link.gamma.defined()) norm.emplace(norm_of(link, {}, false));
-    return Folded{{},
-                  {},
-                  dense_winograd_weights(tile, link.weight.shape(), link.weight.data<float>(),
-                                         norm ? norm->scale.data() : nullptr),
-                  channel_vector(outputs, [&](int64_t c) {
-                    return norm ? norm->beta[c] - norm->mean[c] * norm->scale[c] : 0.0f;
-                  })};
-  });
-  with_storage(y, [&](auto zero) {
-    using T = decltype(zero);
-    dense_winograd<T>(shape, outputs, x.data<T>(), folded->packed.data(), folded->padded_bias.data(), link.activation,
-                      data_or_null<T>(residual), outer, y.data<T>());
-  });
-}
-
-}  // namespace
-}  // namespace cpu
 
 // Link by link, the normalisation in weights and bias, activations and the residual in the convolution's own epilogue.
 void CpuBackend::evaluate_folded(const Chain& chain, const ChainInput& in, std::vector<LinkState>& states, Tensor& y) {

@@ -115,8 +115,8 @@ const T* data_or_null(const Tensor& t) {
 
 // f(T()) with the element type of a map, f32 or bf16.
 template <class F>
-void with_storage(const Tensor& map, F&& f) {
-  map.dtype() == DType::bf16 ? f(bf16()) : f(float());
+auto with_storage(const Tensor& map, F&& f) {
+  return map.dtype() == DType::bf16 ? f(bf16()) : f(float());
 }
 
 }  // namespace cpu

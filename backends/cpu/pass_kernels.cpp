@@ -486,9 +486,9 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
 
 int64_t lanes_here(int64_t results) { return result_lanes(results); }
 
-// f(cells) for planes of maps of T that all kernels of the arithmetic can read, or Winograd's filtering alone.
+// f(planes) for planes of maps of T that all kernels of the arithmetic can read, or Winograd's filtering alone.
 template <class T, class F>
-HWY_INLINE void with_cells([[maybe_unused]] Arithmetic arithmetic, [[maybe_unused]] bool winograd, F&& f) {
+HWY_INLINE void with_planes([[maybe_unused]] Arithmetic arithmetic, [[maybe_unused]] bool winograd, F&& f) {
 #if MGIC_HAS_BF16_DOT
   if constexpr (std::is_same_v<T, bf16>) {
 #if MGIC_HAS_MATRICES
@@ -517,17 +517,17 @@ Arithmetic best_in_bf16([[maybe_unused]] Arithmetic machine) {
 template <class T>
 PassKernels<T> kernels_of(Arithmetic best) {
   return {[](const ForwardCall<T>& call, auto... rest) {
-            with_cells<T>(call.conv.arithmetic, call.conv.whole_tiles(),
-                          [&](auto cells) { forward_items<decltype(cells)>(call, rest...); });
+            with_planes<T>(call.conv.arithmetic, call.conv.whole_tiles(),
+                           [&](auto planes) { forward_items<decltype(planes)>(call, rest...); });
           },
           [](const BackwardCall<T>& call, auto... rest) {
-            with_cells<T>(call.conv.arithmetic, call.conv.whole_tiles(),
-                          [&](auto cells) { backward_items<decltype(cells)>(call, rest...); });
+            with_planes<T>(call.conv.arithmetic, call.conv.whole_tiles(),
+                           [&](auto planes) { backward_items<decltype(planes)>(call, rest...); });
           },
           [](const EvaluationCall<T>& call, auto... rest) {
             const bool whole = std::ranges::all_of(call.links, [](const auto& l) { return l.conv.whole_tiles(); });
-            with_cells<T>(call.links[0].conv.arithmetic, whole,
-                          [&](auto cells) { evaluate_items<decltype(cells)>(call, rest...); });
+            with_planes<T>(call.links[0].conv.arithmetic, whole,
+                           [&](auto planes) { evaluate_items<decltype(planes)>(call, rest...); });
           },
           &room_beside_planes, best};
 }
@@ -546,8 +546,8 @@ HWY_EXPORT(lanes_here);
 HWY_EXPORT(kernels_f32);
 HWY_EXPORT(kernels_bf16);
 
-// Where there is AMX, the dot product takes more than twice the time of a multiply-add: what does not suit matrices is
-// done in f32.
+// Where there is AMX, the dot product takes four times as long as a multiply-add for twice the work (bench_peak): what
+// does not suit matrices is done in f32.
 Arithmetic bf16_arithmetic() {
 #if defined(__x86_64__)
   static const bool dot = __builtin_cpu_supports("avx512bf16");

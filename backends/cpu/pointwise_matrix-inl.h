@@ -115,8 +115,8 @@ HWY_INLINE void pair_rows(const SumSide& side, int64_t channel, int64_t row, int
   if (side.sums != nullptr) memory.store(hn::Add(memory.load(side.sums + channel), sum), side.sums + channel);
 }
 
-// How the channels of two sides meet: 16 of the smaller one's, and the slabs of the larger one's that are coupled with
-// some of them.
+// How the channels of two sides meet: 16 of the smaller one's, and the one or two slabs of the larger one's that are
+// coupled with some of them.
 struct Meeting {
   int64_t smaller, larger;  // channels a group
   int64_t slabs() const { return larger / smaller; }
@@ -129,7 +129,7 @@ template <class Ahead>
 HWY_INLINE void sum_products(const SumSide& smaller, const SumSide& larger, int64_t row, int64_t rows, Ahead& ahead,
                              float* acc) {
   struct Ready {
-    HWY_ALIGN uint32_t turned[summed_cells], pairs[5 * summed_cells];
+    HWY_ALIGN uint32_t turned[summed_cells], pairs[3 * summed_cells];
   };
   Ready ready[2];
   const bool same = smaller.rows.x == larger.rows.x;
@@ -169,24 +169,18 @@ HWY_INLINE void sum_products(const SumSide& smaller, const SumSide& larger, int6
   for (int64_t slab = 0; slab <= all; ++slab) {
     if (slab < all) make_ready(slab);
     if (slab == 0) continue;
-    if (slabs == 1)
-      multiply(Count<1>(), slab - 1);
-    else if (slabs == 2)
-      multiply(Count<2>(), slab - 1);
-    else
-      multiply(Count<4>(), slab - 1);
+    slabs == 1 ? multiply(Count<1>(), slab - 1) : multiply(Count<2>(), slab - 1);
   }
 }
 
 // products (groups, smaller, larger) += what acc has of them.
 inline void add_products(const Meeting& m, int64_t channels, const float* acc, float* products) {
-  for (int64_t slab = 0; slab < channels; slab += slab_channels)
-    for (int64_t j = 0; j < m.slabs(); ++j)
-      for (int64_t c = slab; c < slab + slab_channels; ++c, acc += slab_channels)
-        for (int64_t k = 0; k < slab_channels; ++k) {
-          const int64_t other = slab * m.slabs() + j * slab_channels + k;
-          if (other / m.larger == c / m.smaller) products[c * m.larger + other % m.larger] += acc[k];
-        }
+  for (int64_t slab = 0; slab < channels; slab += slab_channels, acc += m.slabs() * matrix_cells)
+    for (int64_t c = 0; c < slab_channels; ++c) {
+      const int64_t first = c / m.smaller * m.larger;  // of the group, in the slabs that meet this one
+      for (int64_t o = first; o < first + m.larger; ++o)
+        *products++ += acc[o / slab_channels * matrix_cells + c * slab_channels + o % slab_channels];
+    }
 }
 
 #endif  // MGIC_HAS_MATRICES
