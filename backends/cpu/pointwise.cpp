@@ -143,8 +143,8 @@ Sums run(RowSums<T> s) {
   const Pointwise& p = s.p;
   const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
                 count = in + out + products + (s.gram ? in * p.inputs : 0),
-                // A block of both, or, for matrices, the products of slabs.
-      room = block_rows * std::max(in + out, std::max(in, out) + in);
+                // Rows of both, or, for matrices, the products of slabs.
+      room = block_rows * (in + std::max(in, out));
   const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);
   parallel_chunks(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
