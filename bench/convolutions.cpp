@@ -224,9 +224,7 @@ int run(const Options& o) {
       if (!o.json) fmt::print("\n{}: not built yet\n", name);
       continue;
     }
-    // Without a bf16 dot product the arithmetic is f32's.
-    const double gflops =
-        dtype == DType::bf16 && machine.bf16_gflops() > 0 ? machine.bf16_gflops() : machine.f32_gflops();
+    const double gflops = dtype == DType::bf16 ? machine.bf16_gflops() : machine.f32_gflops();
     std::vector<Case> cases;
     for (const Stage& stage : stages)
       std::ranges::move(measure(backend, stage, dtype, o, triad), std::back_inserter(cases));

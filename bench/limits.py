@@ -98,8 +98,8 @@ def costs(unit, batch, precision, training):
 
 
 def limit_ms(unit, batch, precision, training, machine):
-    """The unit's limit; machine is what bench_peak says. Without a bf16 dot product bf16 computes at f32's peak."""
-    peak = machine["bf16_gflops"] or machine["f32_gflops"] if precision == "bf16" else machine["f32_gflops"]
+    """The unit's limit; machine is what bench_peak says."""
+    peak = machine[f"{precision}_gflops"]
     flops, size = costs(unit, batch, precision, training)
     return max(flops / peak, size / machine["triad_gb_s"]) * 1e-6
 

@@ -47,7 +47,7 @@ struct Machine {
   double triad_streaming_gb_s = 0;               // best
 
   double f32_gflops() const;   // the best width
-  double bf16_gflops() const;  // 0 where the processor has neither a dot product nor AMX
+  double bf16_gflops() const;  // of products of bf16: by what it has for them, or in f32 where that is faster
   nlohmann::json json() const;
 };
 

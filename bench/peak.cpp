@@ -1,6 +1,6 @@
 // bench_peak [--threads N] [--seconds S] [--array-mb M]: the machine's roofs as one JSON object on stdout.
 //
-//   f32_gflops, bf16_gflops   register-only multiply-adds, best vector width; bf16: the dot product or AMX, 0 without
+//   f32_gflops, bf16_gflops   register-only multiply-adds, best vector width; bf16: the dot product, AMX, or f32's
 //   triad_gb_s                STREAM triad on arrays far larger than the caches
 #include <omp.h>
 

@@ -55,9 +55,8 @@ def mark(holds):
 
 def machine_section(r):
     m, v = r["machine"], r["versions"]
-    best = max(m.get("bf16", []), key=lambda loop: loop["gflops"], default=None)
-    how = f" (`{best['instructions']}`)" if best else ""
-    bf16 = f", bf16 {m['bf16_gflops']:.0f} Gflop/s{how}" if m["bf16_gflops"] else ", no bf16 instructions"
+    best = max(m["bf16"], key=lambda loop: loop["gflops"], default=None)
+    bf16 = f", bf16 {best['gflops']:.0f} Gflop/s (`{best['instructions']}`)" if best else ", no bf16 instructions"
     lines = [
         f"{m['cpu']}, {m['threads']} threads, {m['system']}; measured {r['date']}"
         + (" with `--quick`: a smoke test, no measurement" if r["quick"] else "") + ".",
@@ -354,7 +353,7 @@ def plot_roofline(r, plt, path):
     names = {"block": "dense block", "shortcut": "dense shortcut"}
     m = r["machine"]
     for ax, precision in zip(axes[0], precisions):
-        peak = m["bf16_gflops"] or m["f32_gflops"] if precision == "bf16" else m["f32_gflops"]
+        peak = m[f"{precision}_gflops"]
         points = [u for net in ("dense", "mgic") if precision in r["ours"].get(net, {})
                   for u in timed_units(r, net, precision) if u["kind"] != "classifier" and u["ms"] > 0]
         left, right = 0.5, max(max(u["flops"] / u["bytes"] for u in points), peak / m["triad_gb_s"]) * 2

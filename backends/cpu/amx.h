@@ -12,8 +12,6 @@ namespace mgic::cpu {
 
 // Whether the processor has AMX for bf16, and the system lets this process use its registers.
 bool has_amx();
-// Whether kernels may use it: everywhere, but where inspect.h has chosen another target.
-bool uses_amx();
 
 #if defined(__x86_64__)
 

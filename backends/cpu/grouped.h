@@ -24,6 +24,8 @@ constexpr int64_t row_pixels = 16;  // of a row where an image can have any shap
 // How products are computed: in f32, in dot products of pairs of bf16 (grouped-inl.h), or by multiplying matrices of
 // bf16 (matrix-inl.h).
 enum class Arithmetic { f32, pairs, matrices };
+// The fastest for maps of bf16 on the machine at hand, or the one that inspect.h has chosen.
+Arithmetic bf16_arithmetic();
 
 struct Grouped {
   int64_t batch, height, width;

@@ -39,13 +39,13 @@ HWY_INLINE void with_vectors(const Grouped& g, int64_t n, F&& f) {
 // the plane, pitch, 16). The planes begin at row `top` − border.
 template <class A>
 void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
-                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows, Ahead* ahead,
-                  float* out) {
+                  const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows,
+                  NextItem* next, float* out) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
-  const auto fetch = [ahead](int64_t pixels) HWY_ATTR {
-    if (ahead != nullptr) ahead->fetch(pixels);
+  const auto fetch = [next](int64_t pixels) HWY_ATTR {
+    if (next != nullptr) next->fetch(pixels);
   };
   with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
@@ -82,16 +82,16 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
   });
 }
 
-// f(first element, pixels, block of outputs) for every block of rows of one slab, while memory is fetched ahead where
+// f(first pixel, pixels, block of outputs) for every block of rows of one slab, while memory is fetched ahead where
 // that is given.
 template <class A, class F>
 HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
-                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, Ahead* ahead,
+                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, NextItem* next,
                                    float* block, F&& f) {
   const int64_t step = block_rows<A>(g);
   for (int64_t y = y0; y < y1; y += step) {
     const int64_t rows = std::min(step, y1 - y);
-    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, ahead,
+    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, next,
                     block);
     const int64_t first = (n * g.height + y) * g.width;
     if (g.arithmetic == Arithmetic::matrices) {
@@ -132,22 +132,22 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin
   const bool past = streams(g, channels, call.raw);
   int64_t done = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t item = call.backwards ? begin + end - 1 - i : i;
+    const int64_t item = call.backwards ? begin + end - 1 - i : i, next_item = i + 1 == end     ? NextItem::none
+                                                                               : call.backwards ? item - 1
+                                                                                                : item + 1;
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item), pixels = (y1 - y0) * g.width;
     for (int64_t b = 0; b < g.bundles(); ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
-      const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
-      Ahead ahead = ahead_of(g, bands, next);
-      for (const T* x : {call.in.x, call.in.minus})
-        ahead.add(x, next.bundle * g.bundle() * g.inputs, g.in_channels(), g.in_slabs());
-      if (!past) ahead.add(call.raw, next.bundle * g.bundle() * g.outputs, channels, g.out_slabs(), true);
+      NextItem next(g, bands, next_item, b, pixels);
+      for (const T* x : {call.in.x, call.in.minus}) next.add(x, g.in_channels());
+      if (!past) next.add(call.raw, channels);
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
         pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
         SlabParameter shift(nullptr), sum(nullptr), square(nullptr);
         bool first = true;
-        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &ahead : nullptr, block,
+        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &next : nullptr, block,
                               [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
                                 if (first) shift = SlabParameter(values);
                                 first = false;
@@ -190,11 +190,11 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
 // wants them.
 template <class A>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, Ahead* ahead,
+                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, NextItem* next,
                       [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
-  const auto fetch = [ahead](int64_t pixels) HWY_ATTR {
-    if (ahead != nullptr) ahead->fetch(pixels);
+  const auto fetch = [next](int64_t pixels) HWY_ATTR {
+    if (next != nullptr) next->fetch(pixels);
   };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   if (g.whole_tiles()) {
@@ -309,30 +309,29 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
   // In whole lines, beyond which vectors may reach.
   auto* pairs = planes + (Grouped::slabs((g.in_slabs() + g.out_slabs()) * plane) + 1) * slab_channels;
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t item = call.backwards ? begin + end - 1 - i : i;
+    const int64_t item = call.backwards ? begin + end - 1 - i : i, next_item = i + 1 == end     ? NextItem::none
+                                                                               : call.backwards ? item - 1
+                                                                                                : item + 1;
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item);
     for (int64_t b = 0; b < g.bundles(); ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
-      const Unit next = next_unit(g, b, item, i + 1 == end, call.backwards);
-      const int64_t next_in = next.bundle * g.bundle() * g.inputs, next_out = next.bundle * g.bundle() * g.outputs;
-      Ahead ahead = ahead_of(g, bands, next);
-      for (const T* p : {call.gradient.dy, call.gradient.raw}) ahead.add(p, next_out, g.out_channels(), g.out_slabs());
-      if (call.dw) ahead.add(call.in.x, next_in, channels, g.in_slabs());
-      ahead.add(call.dx, next_in, channels, g.in_slabs(), true);
+      const int64_t passes = (call.dw ? 1 : 0) + (call.weights != nullptr ? 1 : 0);
+      NextItem next(g, bands, next_item, b, passes * (y1 - y0) * g.width);
+      for (const T* p : {call.gradient.dy, call.gradient.raw}) next.add(p, g.out_channels());
+      if (call.dw) next.add(call.in.x, channels);
+      next.add(call.dx, channels);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
         pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
       if (call.dw) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        // Where gradients of inputs follow, memory is left to them.
-        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, call.weights == nullptr ? &ahead : nullptr,
-                            pairs, dw);
+        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, &next, pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
         const auto each = [&](auto&& finish) HWY_ATTR {
-          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &ahead : nullptr, block,
+          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &next : nullptr, block,
                                 [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
                                   int64_t at = pixel * channels + slab.first;
                                   with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
@@ -399,15 +398,10 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
               y1 = std::min(bands.end(item) + halo, bands.bottom(item));
       Cell *from = planes, *to = planes + planes_of_a_link;
       const Grouped& head = call.links[0].conv;
-      const Unit next_of = next_unit(final_conv, b, item, item + 1 == end, false);
-      Ahead ahead = ahead_of(head, bands, next_of);
-      for (const T* x : {call.in.x, call.in.minus})
-        ahead.add(x, next_of.bundle * head.bundle() * head.inputs, head.in_channels(), head.in_slabs());
-      if (call.residual != call.in.x)
-        ahead.add(call.residual, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels,
-                  final_conv.out_slabs());
-      ahead.add(call.y, next_of.bundle * final_conv.bundle() * final_conv.outputs, channels, final_conv.out_slabs(),
-                true);
+      NextItem next_item(head, bands, item + 1 < end ? item + 1 : NextItem::none, b, (y1 - y0) * head.width);
+      for (const T* x : {call.in.x, call.in.minus}) next_item.add(x, head.in_channels());
+      if (call.residual != call.in.x) next_item.add(call.residual, channels);
+      next_item.add(call.y, channels);
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
         return g.plane_rows(whole_tiles(g, rows)) * g.pitch() * A::pixel;
       };
@@ -445,7 +439,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
           }
           with_activation(link.activation, [&](auto inner) HWY_ATTR {
             each_block_of_rows<A>(
-                g, from, plane, link.weights, b, s, n, y0, y1, i == 0 && s == 0 ? &ahead : nullptr, block,
+                g, from, plane, link.weights, b, s, n, y0, y1, i == 0 && s == 0 ? &next_item : nullptr, block,
                 [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
                   if (!is_last) {
                     const int64_t y = pixel / g.width - n * g.height;
@@ -545,16 +539,6 @@ namespace {
 HWY_EXPORT(lanes_here);
 HWY_EXPORT(kernels_f32);
 HWY_EXPORT(kernels_bf16);
-
-// Where there is AMX, the dot product takes four times as long as a multiply-add for twice the work (bench_peak): what
-// does not suit matrices is done in f32.
-Arithmetic bf16_arithmetic() {
-#if defined(__x86_64__)
-  static const bool dot = __builtin_cpu_supports("avx512bf16");
-  if (dot) return uses_amx() ? Arithmetic::matrices : Arithmetic::pairs;
-#endif
-  return Arithmetic::f32;
-}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #define MGIC_CPU_PLANES_INL_H
 #endif
 
+#include "backends/cpu/ahead.h"
 #include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/pass_kernels.h"
 
@@ -172,62 +173,31 @@ void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first,
 
 // ---- Fetching ahead ----
 
-// The arithmetic of one unit (an item's bundle) leaves memory idle, so it asks for the next unit's lines meanwhile, a
-// few rows with every block of rows. Without it, half of the packing's time was waiting: a slab is a short piece of
-// every pixel, which the hardware does not foresee.
-struct Ahead {
-  static constexpr int most = 5;
-  struct Map {
-    const std::byte* first = nullptr;        // of the slabs' channels in pixel 0
-    int64_t pixel = 0, slabs = 0, slab = 0;  // bytes of a pixel, slabs, bytes of a slab
-    bool written = false;
-  };
-  Map maps[most];
-  int count = 0;
-  int64_t from = 0, to = 0;  // pixels
+// The item behind the one that is computed, of which every bundle asks for its share: a run of memory in every map. A
+// slab alone is a short piece of every pixel, which the hardware does not foresee; its lines came one by one.
+class NextItem {
+ public:
+  static constexpr int64_t none = -1;
 
+  // Its share is asked for while so many pixels of the item at hand are computed.
+  NextItem(const Grouped& g, const Bands& bands, int64_t item, int64_t bundle, int64_t while_pixels)
+      : ahead_(while_pixels) {
+    if (item == none) return;
+    const int64_t pixels = (bands.end(item) - bands.begin(item)) * g.width;
+    first_ = bands.image(item) * g.image_pixels() + bands.begin(item) * g.width + pixels * bundle / g.bundles();
+    pixels_ = pixels * (bundle + 1) / g.bundles() - pixels * bundle / g.bundles();
+  }
+  // A map of so many channels; nothing where it is null.
   template <class T>
-  void add(const T* p, int64_t first_channel, int64_t channels, int64_t slabs, bool written = false) {
-    constexpr int64_t size = sizeof(T), line = 64;
-    // A slab of bf16 is half a line; the other half was fetched with the slab before.
-    const bool fetched = slabs == 1 && first_channel * size % line != 0 && channels * size % line == 0;
-    if (p != nullptr && !fetched)
-      maps[count++] = {reinterpret_cast<const std::byte*>(p + first_channel), channels * size, slabs,
-                       slab_channels * size, written};
+  void add(const T* map, int64_t channels) {
+    if (map != nullptr && pixels_ > 0) ahead_.add(map + first_ * channels, pixels_ * channels);
   }
-  // The next `pixels` pixels.
-  HWY_INLINE void fetch(int64_t pixels) {
-    const int64_t end = std::min(from + pixels, to);
-    for (int i = 0; i < count; ++i) {
-      const Map& m = maps[i];
-      for (int64_t p = from; p < end; ++p)
-        for (int64_t s = 0; s < m.slabs; ++s) {
-          const std::byte* line = m.first + p * m.pixel + s * m.slab;
-          if (m.written)
-            __builtin_prefetch(line, 1, 2);
-          else
-            __builtin_prefetch(line, 0, 2);
-        }
-    }
-    from = end;
-  }
-};
+  HWY_INLINE void fetch(int64_t pixels) { ahead_.fetch(pixels); }
 
-// The unit behind (item, bundle) in the order of the walk; its first pixels, or none at the end.
-struct Unit {
-  int64_t item, bundle;
+ private:
+  Ahead ahead_;
+  int64_t first_ = 0, pixels_ = 0;
 };
-HWY_INLINE Ahead ahead_of(const Grouped& g, const Bands& bands, Unit next) {
-  Ahead a;
-  a.from = bands.image(next.item) * g.image_pixels() + bands.begin(next.item) * g.width;
-  a.to = a.from + (bands.end(next.item) - bands.begin(next.item)) * g.width;
-  return a;
-}
-
-HWY_INLINE Unit next_unit(const Grouped& g, int64_t bundle, int64_t item, bool last, bool backwards) {
-  if (bundle + 1 < g.bundles() || last) return {item, std::min(bundle + 1, g.bundles() - 1)};
-  return {backwards ? item - 1 : item + 1, 0};
-}
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

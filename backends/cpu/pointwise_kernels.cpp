@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/pointwise_kernels.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
+#include "backends/cpu/ahead.h"
 #include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/pointwise_kernels.h"
 #include "backends/cpu/pointwise_matrix-inl.h"
@@ -26,37 +27,6 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
   if (n % 8 == 0) return f(hn::CappedTag<float, 8>());
   f(hn::CappedTag<float, 4>());
 }
-
-// Lines of memory that the next block of rows will touch. Every tile asks for its share of them: in one go, or while
-// rows are only copied, they would wait for each other. They come into the second cache: the first one may not hold two
-// blocks, and asked into it to be written to, lines took up to a third longer.
-class NextRows {
- public:
-  explicit NextRows(int64_t tiles) : tiles_(tiles) {}
-  // The `elements` behind p.
-  template <class T>
-  void add(const T* p, int64_t elements) {
-    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T)), share = (bytes / tiles_ + 63) / 64 * 64;
-    const auto* at = reinterpret_cast<const std::byte*>(p);
-    if (p != nullptr) spans_[count_++] = {at, at + bytes, share};
-  }
-  HWY_INLINE void fetch() {
-    for (int i = 0; i < count_; ++i) {
-      Span& s = spans_[i];
-      const std::byte* to = std::min(s.at + s.share, s.end);
-      for (; s.at < to; s.at += 64) __builtin_prefetch(s.at, 0, 2);
-    }
-  }
-
- private:
-  struct Span {
-    const std::byte *at, *end;
-    int64_t share;
-  };
-  Span spans_[6];
-  int count_ = 0;
-  int64_t tiles_;
-};
 
 // Whole vectors are stored with the arithmetic's own rounding.
 template <class A>
@@ -243,7 +213,7 @@ HWY_INLINE void map_tile(const RowMap<T>& map, const typename A::Cell* const* x,
 
 // A function of its own, so that all that a tile needs stays in registers.
 template <class A, int R, int... known_cells, class T>
-HWY_NOINLINE void map_tiles(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, NextRows& ahead) {
+HWY_NOINLINE void map_tiles(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, Ahead& ahead) {
   const size_t count = map.tiles.size();
   size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
@@ -276,7 +246,7 @@ HWY_INLINE void with_cells(int64_t cells, F&& f) {
 
 // Of two terms, one usually has as many cells a group as there are results, the other twice or half as many.
 template <class A, int R, class T>
-void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, NextRows& ahead) {
+void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64_t row, Ahead& ahead) {
   const auto cells = [&](size_t t) { return A::cells(map.terms[t].depth); };
   if constexpr (R > 1) {
     if (map.terms.size() == 1 && cells(0) == 16) return map_tiles<A, R, 16>(map, x, row, ahead);
@@ -294,8 +264,8 @@ void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64
 
 // What a map touches of rows [begin, end), asked for by so many calls.
 template <class T>
-NextRows rows_ahead(const RowMap<T>& map, int64_t begin, int64_t end, int64_t calls) {
-  NextRows ahead(calls);
+Ahead rows_ahead(const RowMap<T>& map, int64_t begin, int64_t end, int64_t calls) {
+  Ahead ahead(calls);
   const auto add = [&](const T* p, int64_t channels) {
     if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
   };
@@ -312,7 +282,7 @@ void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
   const auto tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    NextRows ahead = rows_ahead(map, next, next + more, (rows + 7) / 8 * tiles);
+    Ahead ahead = rows_ahead(map, next, next + more, (rows + 7) / 8 * tiles);
     const typename A::Cell* x[2] = {};
     float* room = block;
     for (size_t t = 0; t < map.terms.size(); ++t) {
@@ -351,7 +321,7 @@ HWY_INLINE void outer_tile(Tag d, const typename A::Cell* HWY_RESTRICT x, int64_
 // dw (groups·outputs, inputs) += dyᵀ x per group, of summands.
 template <class A>
 void outer(const typename A::Cell* x, const typename A::Cell* dy, int64_t steps, int64_t groups, int64_t inputs,
-           int64_t outputs, NextRows& ahead, float* dw) {
+           int64_t outputs, Ahead& ahead, float* dw) {
   const int64_t x_stride = groups * inputs, dy_stride = groups * outputs;
   with_lanes(inputs, [&](auto d) HWY_ATTR {
     const int64_t step = static_cast<int64_t>(hn::Lanes(d));
@@ -387,8 +357,8 @@ void add_rows(const typename A::Cell* block, int64_t channels, int64_t steps, fl
 
 // What sums touch of rows [begin, end).
 template <class T>
-NextRows rows_ahead(const RowSums<T>& s, int64_t begin, int64_t end, int64_t calls) {
-  NextRows ahead(calls);
+Ahead rows_ahead(const RowSums<T>& s, int64_t begin, int64_t end, int64_t calls) {
+  Ahead ahead(calls);
   const auto add = [&](const T* p, int64_t channels) {
     if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
   };
@@ -407,7 +377,7 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, flo
   const int64_t in = p.in_channels(), out = p.out_channels();
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
-    NextRows ahead = rows_ahead(s, next, next + more, p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
+    Ahead ahead = rows_ahead(s, next, next + more, p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
     const int64_t steps = A::steps(rows);
     const auto* v = load_summands<A>(s.v, s.centre, in, row, rows, v_block);
     if (s.centre != nullptr) add_rows<A>(v, in, steps, sums);
@@ -425,7 +395,7 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, flo
 #if MGIC_HAS_MATRICES
 // `rows` rows, some times as many as the registers have, 16 or fewer.
 template <int runs>
-HWY_INLINE void map_by_matrices(const RowMap<bf16>& map, int64_t row, int64_t rows, NextRows& ahead) {
+HWY_INLINE void map_by_matrices(const RowMap<bf16>& map, int64_t row, int64_t rows, Ahead& ahead) {
   HWY_ALIGN float results[runs * matrix_cells];
   const int64_t channels = map.groups * map.width;
   for (size_t i = 0; i < map.tiles.size(); ++i) {
@@ -454,18 +424,18 @@ void map_by_matrices(const RowMap<bf16>& map, int64_t begin, int64_t end) {
   {
     const AmxRegisters registers = row_registers(map, run);
     for (; row + block <= end; row += block) {
-      NextRows ahead = ahead_of(block);
+      Ahead ahead = ahead_of(block);
       map_by_matrices<2>(map, row, block, ahead);
     }
     if (row + run <= end) {
-      NextRows ahead = ahead_of(run);
+      Ahead ahead = ahead_of(run);
       map_by_matrices<1>(map, row, run, ahead);
       row += run;
     }
   }
   if (row == end) return;
   const AmxRegisters registers = row_registers(map, end - row);
-  NextRows none(tiles);
+  Ahead none(tiles);
   map_by_matrices<1>(map, row, end - row, none);
 }
 
@@ -487,7 +457,7 @@ void sum_by_matrices(const RowSums<bf16>& s, int64_t begin, int64_t end, float* 
   for (int64_t row = begin; row < end; row += summed_rows) {
     const int64_t rows = std::min(summed_rows, end - row), next = row + rows, more = std::min(summed_rows, end - next);
     const int64_t slabs = ((s.gram ? in : 0) + (s.dy != nullptr ? smaller.channels : 0)) / slab_channels;
-    NextRows ahead = rows_ahead(s, next, next + more, slabs * ((rows + summand_pixels - 1) / summand_pixels));
+    Ahead ahead = rows_ahead(s, next, next + more, slabs * ((rows + summand_pixels - 1) / summand_pixels));
     if (s.gram) sum_products(again, again, row, rows, ahead, gram_acc);
     if (s.dy != nullptr) sum_products(smaller, larger, row, rows, ahead, acc);
   }

@@ -11,6 +11,7 @@
 #define MGIC_CPU_POINTWISE_MATRIX_INL_H
 #endif
 
+#include "backends/cpu/ahead.h"
 #include "backends/cpu/matrix-inl.h"
 #include "backends/cpu/pointwise.h"
 
@@ -125,7 +126,6 @@ struct Meeting {
 // acc (slabs of the smaller side, slabs that meet them, 16, 16) += Σ over `rows` rows. ahead.fetch() for every 32 rows
 // of a slab of the smaller side. A slab is multiplied when the next one has been made ready: right behind its stores,
 // registers would wait for them.
-template <class Ahead>
 HWY_INLINE void sum_products(const SumSide& smaller, const SumSide& larger, int64_t row, int64_t rows, Ahead& ahead,
                              float* acc) {
   struct Ready {

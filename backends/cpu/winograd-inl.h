@@ -81,8 +81,12 @@ struct Filtering<4> {
   }
 };
 
-// Tiles at a time, so that transformed inputs, weights and products stay near: 8, or as many bytes of pairs.
+// Tiles at a time, so that transformed inputs, weights and products stay near: 8, or as many bytes of pairs. The
+// weights of small groups are few, and need not serve as many: with 4, the first cache keeps more of all else.
 constexpr int winograd_tiles = 8;
+template <bool quads, class Tag>
+constexpr int winograd_tiles_of = quads || hn::MaxLanes(Tag()) < hn::MaxLanes(D()) ? winograd_tiles / 2
+                                                                                   : winograd_tiles;
 template <class A>
 constexpr int winograd_summands = A::pairs ? 2 * winograd_tiles : winograd_tiles;
 
@@ -90,21 +94,19 @@ constexpr int winograd_summands = A::pairs ? 2 * winograd_tiles : winograd_tiles
 template <int M>
 constexpr int winograd_neighbours = M == 2 ? 2 : 1;
 
-template <class A, int M>
+template <class A, int M, int T>
 struct WinogradTiles {
   using Cell = typename A::Cell;
   static constexpr int side = M + 2, positions = side * side;
-  HWY_ALIGN Cell inputs[positions * winograd_tiles * slab_channels];
+  HWY_ALIGN Cell inputs[positions * T * slab_channels];
   union {
     // (a row of positions, a column of outputs): the products, transformed along the rows.
-    HWY_ALIGN float products[side * M * winograd_tiles * slab_channels];
+    HWY_ALIGN float products[side * M * T * slab_channels];
     // Of the outputs, for gradients of weights.
-    HWY_ALIGN Cell gradients[positions * winograd_tiles * slab_channels];
+    HWY_ALIGN Cell gradients[positions * T * slab_channels];
   };
 
-  static int64_t at(int64_t position, int64_t tile, int64_t pixel) {
-    return (position * winograd_tiles + tile) * pixel;
-  }
+  static int64_t at(int64_t position, int64_t tile, int64_t pixel) { return (position * T + tile) * pixel; }
 };
 
 // put(position, v …) for row r of the tiles that are transformed at once: their columns c are transformed already, and
@@ -131,9 +133,9 @@ HWY_INLINE void put_winograd_row(const V (*c)[M + 2], int r, Transform&& transfo
 
 // put(position, tile, u, v …) with Bᵀ x B for `count` tiles side by side, from the plane's pixel x on: the v are vector
 // u of that tile and, where two are transformed at once, of the next; where their number is odd, the last one is of no
-// use, but finite. Neighbours share columns.
-template <class A, int M, class F>
-HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_t count, F&& put) {
+// use, but finite. Neighbours share columns. between() after each.
+template <class A, int M, class F, class Between>
+HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_t count, F&& put, Between&& between) {
   constexpr int side = M + 2, tiles = winograd_neighbours<M>, columns = tiles * M + 2;
   for (int u = 0; u < slab_channels / lanes(); ++u) {
     V c[columns][side];
@@ -157,17 +159,18 @@ HWY_INLINE void winograd_inputs(const typename A::Cell* x, int64_t pitch, int64_
         c[0][r] = c[columns - 2][r];
         c[1][r] = c[columns - 1][r];
       }
+      between();
     }
   }
 }
 
 // One row of positions of N tiles: its products, transformed along the row, are stored in `out` (columns, tiles, 16) or
 // added to it. x begins at the row's first position, w is (side, cells, lanes).
-template <class A, int M, int N, bool quads, class Tag>
+template <class A, int M, int T, int N, bool quads, class Tag>
 HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, int64_t cells,
                                const typename A::Cell* HWY_RESTRICT x, bool accumulate, float* HWY_RESTRICT out) {
   constexpr int side = M + 2;
-  constexpr int64_t lanes = hn::MaxLanes(d), next = winograd_tiles * A::pixel;
+  constexpr int64_t lanes = hn::MaxLanes(d), next = T * A::pixel;
   hn::Vec<Tag> sum[N][side];
 #pragma GCC unroll 16
   for (int t = 0; t < N; ++t)
@@ -197,34 +200,38 @@ HWY_NOINLINE void winograd_row(Tag d, const typename A::Cell* HWY_RESTRICT w, in
     Filtering<M>::outputs(d, sum[t], y);
 #pragma GCC unroll 4
     for (int j = 0; j < M; ++j) {
-      float* to = out + (j * winograd_tiles + t) * slab_channels;
+      float* to = out + (j * T + t) * slab_channels;
       hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, to), y[j]) : y[j], d, to);
     }
   }
 }
 
+// Tiles whose sums over channels lie in registers.
+constexpr int winograd_together = many_registers ? 4 : 2;
+
 // The products of `count` tiles: Σ_c w[p][c] inputs[p][t][from + c] for every position p, transformed along the rows,
-// go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles; between() after each.
-template <class A, int M, bool quads, class Tag, class Between>
+// go to lanes `to` on; w is (positions, cells, lanes). Row by row, whose weights serve all tiles; between() some tiles.
+template <class A, int M, int T, bool quads, class Tag, class Between>
 HWY_INLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, int64_t from, int64_t to,
-                                  bool accumulate, int64_t count, WinogradTiles<A, M>& tiles, Between&& between) {
-  constexpr int side = M + 2, together = many_registers ? 4 : 2;
+                                  bool accumulate, int64_t count, WinogradTiles<A, M, T>& tiles, Between&& between) {
+  constexpr int side = M + 2, together = winograd_together;
   for (int r = 0; r < side; ++r, w += side * cells * static_cast<int64_t>(hn::MaxLanes(d))) {
     const typename A::Cell* x = tiles.inputs + tiles.at(r * side, 0, A::pixel) + from;
     float* out = tiles.products + tiles.at(r * M, 0, slab_channels) + to;
     int64_t t = 0;
-    for (; t + together <= count; t += together)
-      winograd_row<A, M, together, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+    for (; t + together <= count; t += together) {
+      winograd_row<A, M, T, together, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      between();
+    }
     for (; t < count; ++t)
-      winograd_row<A, M, 1, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
-    between();
+      winograd_row<A, M, T, 1, quads>(d, w, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
   }
 }
 
 // All channels of tile t's outputs in `rows` rows and `columns` columns, 1 … M.
-template <class A, int M>
-HWY_INLINE void winograd_outputs(const WinogradTiles<A, M>& tiles, int64_t t, int64_t rows, int64_t columns, float* out,
-                                 int64_t out_row) {
+template <class A, int M, int T>
+HWY_INLINE void winograd_outputs(const WinogradTiles<A, M, T>& tiles, int64_t t, int64_t rows, int64_t columns,
+                                 float* out, int64_t out_row) {
   constexpr int side = M + 2;
   for (int64_t u = 0; u < slab_channels; u += lanes())
 #pragma GCC unroll 4
@@ -269,30 +276,38 @@ HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, int64_t most, F
 template <class A, int M, bool quads, class Tag, class Meanwhile>
 HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t rows, int64_t width,
                          Meanwhile&& meanwhile) {
+  constexpr int T = winograd_tiles_of<quads, Tag>;
   constexpr int64_t lanes = hn::MaxLanes(d);
   using B = typename A::Products;
-  WinogradTiles<B, M> tiles;
+  WinogradTiles<B, M, T> tiles;
   const int64_t slab_weights = tiles.positions * in.cells * lanes, channels = A::pairs ? 2 * in.cells : in.cells;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     const int64_t first = M * begin * A::pixel;
-    const int64_t calls = in.slabs * blocks * (M + 2), share = (M * M * count * (s1 - s0) + calls - 1) / calls;
+    // A third of the pixels with each step.
+    const int64_t all = (s1 - s0) * places;
+    const auto share_of = [&](int64_t calls) { return M * M * all / (3 * std::max<int64_t>(calls, 1)) + 1; };
+    const int64_t transforming = share_of(in.slabs * all / winograd_neighbours<M>), storing = share_of(all),
+                  multiplying = share_of(in.slabs * blocks * (M + 2) * all / winograd_together);
     for (int64_t slab = 0; slab < in.slabs; ++slab) {
       for (int64_t s = s0; s < s1; ++s)
-        winograd_inputs<A, M>(in.row(M * s) + slab * in.plane + first, in.pitch, count,
-                              [&](int p, int64_t t, int u, auto... v) HWY_ATTR {
-                                B::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, B::pixel), u);
-                              });
+        winograd_inputs<A, M>(
+            in.row(M * s) + slab * in.plane + first, in.pitch, count,
+            [&](int p, int64_t t, int u, auto... v)
+                HWY_ATTR { B::put(v..., tiles.inputs + tiles.at(p, (s - s0) * places + t, B::pixel), u); },
+            [&] HWY_ATTR { meanwhile(transforming); });
       for (int64_t i = 0; i < blocks; ++i)
-        winograd_products<B, M, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
-                                       B::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
-                                       slab > 0, (s1 - s0) * places, tiles, [&] HWY_ATTR { meanwhile(share); });
+        winograd_products<B, M, T, quads>(d, in.w + (i * in.slabs + slab) * slab_weights, in.cells,
+                                          B::cells(quads ? i * lanes : i * lanes / channels * channels), i * lanes,
+                                          slab > 0, all, tiles, [&] HWY_ATTR { meanwhile(multiplying); });
     }
     for (int64_t s = s0; s < s1; ++s)
-      for (int64_t t = 0; t < count; ++t)
-        winograd_outputs<B, M>(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
-                               in.out + M * s * in.out_row + M * (begin + t) * slab_channels, in.out_row);
+      for (int64_t t = 0; t < count; ++t) {
+        winograd_outputs(tiles, (s - s0) * places + t, rows - M * s, width - M * (begin + t),
+                         in.out + M * s * in.out_row + M * (begin + t) * slab_channels, in.out_row);
+        meanwhile(storing);
+      }
   };
-  each_winograd_piece<M>(rows, width, winograd_tiles, piece);
+  each_winograd_piece<M>(rows, width, T, piece);
 }
 
 // put(position, tile, u, v …) with A dy Aᵀ for `count` tiles side by side, as winograd_inputs does it; the last of an
@@ -321,20 +336,20 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
 }
 
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of gradients[p][from_dy + o] · inputs[p][from_x + lanes];
-// P positions and T outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
-template <class A, int M, int P, int T, bool quads, class Tag, class Between>
-HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_t steps, int64_t from_x,
+// P positions and O outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
+template <class A, int M, int P, int O, bool quads, class Tag, class Between>
+HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M, winograd_tiles>& tiles, int64_t steps, int64_t from_x,
                                  int64_t from_dy, int64_t outputs, float* dw, Between&& between) {
   constexpr int64_t lanes = hn::MaxLanes(d);
   for (int p = 0; p < tiles.positions; p += P)
-    for (int64_t o = 0; o < outputs; o += T) {
+    for (int64_t o = 0; o < outputs; o += O) {
       between();
       const auto place = [&](int k, int i) { return dw + ((p + k) * outputs + o + i) * lanes; };
-      hn::Vec<Tag> sum[P][T];
+      hn::Vec<Tag> sum[P][O];
 #pragma GCC unroll 16
       for (int k = 0; k < P; ++k)
 #pragma GCC unroll 16
-        for (int i = 0; i < T; ++i) sum[k][i] = hn::LoadU(d, place(k, i));
+        for (int i = 0; i < O; ++i) sum[k][i] = hn::LoadU(d, place(k, i));
       for (int64_t t = 0; t < steps; ++t) {
 #pragma GCC unroll 16
         for (int k = 0; k < P; ++k) {
@@ -345,14 +360,14 @@ HWY_NOINLINE void winograd_outer(Tag d, const WinogradTiles<A, M>& tiles, int64_
             quad_outer<A>(d, sum[k], values, A::load(d, dy));
           } else {
 #pragma GCC unroll 16
-            for (int i = 0; i < T; ++i) sum[k][i] = A::step(d, sum[k][i], values, dy + i);
+            for (int i = 0; i < O; ++i) sum[k][i] = A::step(d, sum[k][i], values, dy + i);
           }
         }
       }
 #pragma GCC unroll 16
       for (int k = 0; k < P; ++k)
 #pragma GCC unroll 16
-        for (int i = 0; i < T; ++i) hn::StoreU(sum[k][i], d, place(k, i));
+        for (int i = 0; i < O; ++i) hn::StoreU(sum[k][i], d, place(k, i));
     }
 }
 
@@ -366,7 +381,7 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
   constexpr int64_t lanes = hn::MaxLanes(d);
   const int64_t pitch = g.pitch() * A::pixel;
   using B = typename A::Products;
-  WinogradTiles<B, M> tiles;
+  WinogradTiles<B, M, winograd_tiles> tiles;
   const auto piece = [&](int64_t s0, int64_t s1, int64_t begin, int64_t count, int64_t places) HWY_ATTR {
     for (int64_t s = s0; s < s1; ++s) {
       const int64_t at = g.plane_row(M * s) * pitch + M * begin * A::pixel, first = (s - s0) * places;
@@ -374,16 +389,16 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
         return [=](int p, int64_t t, int u, auto... v)
                    HWY_ATTR { B::put_summands(v..., to + tiles.at(p, 0, slab_channels), first + t, u); };
       };
-      winograd_inputs<A, M>(x + at, pitch, count, put_to(tiles.inputs));
+      winograd_inputs<A, M>(x + at, pitch, count, put_to(tiles.inputs), [] {});
       winograd_gradients<A, M>(dy + at, pitch, count, put_to(tiles.gradients));
     }
     const int64_t steps = B::steps((s1 - s0) * places);
     for (int64_t i = 0; i < blocks; ++i) {
       const auto outer = [&](auto positions, auto at_once) HWY_ATTR {
-        constexpr int P = decltype(positions)::value, T = decltype(at_once)::value;
-        const int64_t calls = blocks * tiles.positions / P * outputs / T;
+        constexpr int P = decltype(positions)::value, O = decltype(at_once)::value;
+        const int64_t calls = blocks * tiles.positions / P * outputs / O;
         const int64_t share = (M * M * count * (s1 - s0) + calls - 1) / calls;
-        winograd_outer<B, M, P, T, quads>(d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs,
+        winograd_outer<B, M, P, O, quads>(d, tiles, steps, i * lanes, quads ? i * lanes : i * lanes / outputs * outputs,
                                           outputs, dw + i * vector, [&] HWY_ATTR { meanwhile(share); });
       };
       // Sums enough to hide their latency, and no more than there are registers.
