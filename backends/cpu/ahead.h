@@ -7,8 +7,8 @@
 
 namespace mgic::cpu {
 
-// Runs of memory, of which a share is asked for now and then: asked for in one go, or while values are only copied,
-// lines would wait for each other. Runs are contiguous, so that the hardware sees what comes and helps. Lines come into
+// Rows of memory, of which a share is asked for now and then: asked for in one go, or while values are only copied,
+// lines would wait for each other. Rows should be long, so that the hardware sees what comes and helps. Lines come into
 // the second cache: the first one may not hold them yet, and asked into it to be written to, they took up to a third
 // longer.
 class Ahead {
@@ -18,30 +18,46 @@ class Ahead {
   // The `elements` behind p; nothing where it is null.
   template <class T>
   void add(const T* p, int64_t elements) {
-    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T));
-    const auto* at = reinterpret_cast<const std::byte*>(p);
-    if (p != nullptr) runs_[count_++] = {at, at, at + bytes, (bytes + shares_ - 1) / shares_};
+    add(p, 1, elements, elements);
+  }
+  // `rows` rows of so many elements, `stride` from one to the next.
+  template <class T>
+  void add(const T* p, int64_t rows, int64_t elements, int64_t stride) {
+    constexpr int64_t size = sizeof(T);
+    const int64_t lines = (elements * size + line - 1) / line;
+    if (p == nullptr || rows * lines == 0) return;
+    const auto* first = reinterpret_cast<const std::byte*>(p);
+    runs_[count_++] = {
+        first, first, first + lines * line, stride * size, 0, rows * lines, rows * lines * one / shares_ + 1};
   }
 
   void fetch(int64_t shares = 1) {
+    asked_ += shares;
     for (int i = 0; i < count_; ++i) {
       Run& run = runs_[i];
-      run.due = std::min(run.due + shares * run.share, run.end);
-      const std::byte* line = run.next;
-      for (; line < run.due; line += 64) __builtin_prefetch(line, 0, 2);
-      run.next = line;
+      const int64_t due = std::min(asked_ * run.share / one, run.lines);
+      for (; run.done < due; ++run.done) {
+        __builtin_prefetch(run.next, 0, 2);
+        run.next += line;
+        if (run.next == run.row_end) {
+          run.row += run.stride;
+          run.row_end += run.stride;
+          run.next = run.row;
+        }
+      }
     }
   }
 
  private:
+  static constexpr int64_t line = 64, one = 1 << 16;
   static constexpr int most = 6;
   struct Run {
-    const std::byte *next, *due, *end;
-    int64_t share;  // bytes
+    const std::byte *next, *row, *row_end;
+    int64_t stride, done, lines, share;  // of all lines with one share, in units of `one`
   };
   Run runs_[most];
   int count_ = 0;
-  int64_t shares_;
+  int64_t shares_, asked_ = 0;
 };
 
 }  // namespace mgic::cpu

@@ -187,6 +187,11 @@ WeightGradients::WeightGradients(const Grouped& g, int parts)
       parts_(parts),
       memory_(parts * size_) {}
 
+void WeightGradients::clear(int i, int64_t first_bundle, int64_t last_bundle) {
+  const int64_t bundle = quads_ > 0 ? slab_channels * positions_ * 4 : size_ / g_.groups * g_.bundle();
+  std::fill(part(i) + std::min(first_bundle * bundle, size_), part(i) + std::min(last_bundle * bundle, size_), 0.0f);
+}
+
 const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t position, int64_t v) const {
   if (quads_ > 0)
     return memory_.data() + ((4 * group / quads_ * positions_ + position) * 4 + o) * quads_ + 4 * group % quads_;

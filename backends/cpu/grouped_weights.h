@@ -19,7 +19,7 @@ class WeightGradients {
   WeightGradients(const Grouped& g, int parts);
 
   float* part(int i) { return memory_.data() + i * size_; }
-  int64_t size() const { return size_; }
+  void clear(int part, int64_t first_bundle, int64_t last_bundle);
   void write(Sink sink);  // dw (+)= the sum of the parts, in their order
 
  private:

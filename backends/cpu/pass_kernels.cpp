@@ -123,22 +123,20 @@ HWY_INLINE void combine_moments(int64_t before, int64_t count, const SlabParamet
 
 // moments is (2, padded channels): mean and squared deviations of the items' outputs.
 template <class A, class T>
-void forward_items(const ForwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
-                   float* block, float* moments) {
+void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& walk, void* scratch, float* block,
+                   float* moments) {
   auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped& g = call.conv;
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
   const bool past = streams(g, channels, call.raw);
   int64_t done = 0;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t item = call.backwards ? begin + end - 1 - i : i, next_item = i + 1 == end     ? NextItem::none
-                                                                               : call.backwards ? item - 1
-                                                                                                : item + 1;
+  for (int64_t i = 0; i < walk.count(); ++i) {
+    const int64_t item = walk.item(i);
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item), pixels = (y1 - y0) * g.width;
-    for (int64_t b = 0; b < g.bundles(); ++b) {
+    for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
-      NextItem next(g, bands, next_item, b, pixels);
+      NextItem next(g, bands, walk, i, b, pixels);
       for (const T* x : {call.in.x, call.in.minus}) next.add(x, g.in_channels());
       if (!past) next.add(call.raw, channels);
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
@@ -299,8 +297,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
 
 // dw: the thread's own; sums (2, padded channels of the input): Σ dz and Σ dz (raw − mean) of the link before.
 template <class A, class T>
-void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
-                    float* block, float* dw, double* sums) {
+void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk& walk, void* scratch, float* block,
+                    float* dw, double* sums) {
   auto* planes = static_cast<typename A::Cell*>(scratch);
   const Grouped g = call.conv, t = g.transposed();
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
@@ -308,15 +306,13 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
   auto* x_planes = planes + g.out_slabs() * plane;
   // In whole lines, beyond which vectors may reach.
   auto* pairs = planes + (Grouped::slabs((g.in_slabs() + g.out_slabs()) * plane) + 1) * slab_channels;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t item = call.backwards ? begin + end - 1 - i : i, next_item = i + 1 == end     ? NextItem::none
-                                                                               : call.backwards ? item - 1
-                                                                                                : item + 1;
+  for (int64_t i = 0; i < walk.count(); ++i) {
+    const int64_t item = walk.item(i);
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item);
-    for (int64_t b = 0; b < g.bundles(); ++b) {
+    for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
       const int64_t passes = (call.dw ? 1 : 0) + (call.weights != nullptr ? 1 : 0);
-      NextItem next(g, bands, next_item, b, passes * (y1 - y0) * g.width);
+      NextItem next(g, bands, walk, i, b, passes * (y1 - y0) * g.width);
       for (const T* p : {call.gradient.dy, call.gradient.raw}) next.add(p, g.out_channels());
       if (call.dw) next.add(call.in.x, channels);
       next.add(call.dx, channels);
@@ -381,16 +377,16 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, int64_t beg
 
 // Whole chains, bundle by bundle: every link's output goes straight into the planes of the next.
 template <class A, class T>
-void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t begin, int64_t end, void* scratch,
+void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Walk& walk, void* scratch,
                     int64_t planes_of_a_link, float* block) {
   using Cell = typename A::Cell;
   auto* planes = static_cast<Cell*>(scratch);
   const FoldedLink& last = call.links.back();
   const Grouped& final_conv = last.conv;
   const int64_t channels = final_conv.out_channels();
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t n = bands.image(item);
-    for (int64_t b = 0; b < final_conv.bundles(); ++b) {
+  for (int64_t i = 0; i < walk.count(); ++i) {
+    const int64_t item = walk.item(i), n = bands.image(item);
+    for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
       // Rows that the links behind this one will read.
       int64_t halo = 0;
       for (size_t i = 1; i < call.links.size(); ++i) halo += call.links[i].conv.border();
@@ -398,7 +394,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, int64_t b
               y1 = std::min(bands.end(item) + halo, bands.bottom(item));
       Cell *from = planes, *to = planes + planes_of_a_link;
       const Grouped& head = call.links[0].conv;
-      NextItem next_item(head, bands, item + 1 < end ? item + 1 : NextItem::none, b, (y1 - y0) * head.width);
+      NextItem next_item(head, bands, walk, i, b, (y1 - y0) * head.width);
       for (const T* x : {call.in.x, call.in.minus}) next_item.add(x, head.in_channels());
       if (call.residual != call.in.x) next_item.add(call.residual, channels);
       next_item.add(call.y, channels);

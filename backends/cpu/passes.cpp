@@ -20,6 +20,47 @@ Bands bands_of(const Grouped& g, int64_t slabs) {
   return {g, (rows + 3) / 4 * 4};
 }
 
+// How a pass is cut for the threads: `item_parts` by `bundle_parts` chunks, several a thread, so that one that is held
+// up by other work of the machine costs the time of a chunk. Parts of the items have sums of their own, which are added
+// in their order.
+struct Cut {
+  int64_t items, bundles;
+  int item_parts, bundle_parts;
+
+  // g: of one convolution, or of all that are computed; weights: whether their gradients are.
+  Cut(const Grouped& g, const Bands& bands, bool gradients) : items(bands.items()), bundles(g.bundles()) {
+    constexpr int chunks_a_thread = 4;
+    const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
+                  map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
+    // Whole items are read as they lie; but weights that are many, against the pixels that they serve, had better stay
+    // with one thread. Their gradients are cleared and added for every part of the items.
+    if (weights * 2 > map && bundles >= threads()) {
+      item_parts = 1;
+      bundle_parts = static_cast<int>(std::min<int64_t>(bundles, threads() * chunks_a_thread));
+    } else {
+      const int64_t most = gradients ? map / (12 * weights * threads()) : chunks_a_thread;
+      item_parts = static_cast<int>(std::min(items, threads() * std::clamp<int64_t>(most, 1, chunks_a_thread)));
+      bundle_parts = 1;
+    }
+  }
+  int chunks() const { return item_parts * bundle_parts; }
+  int item_part(int chunk) const { return chunk / bundle_parts; }
+  Chunk chunk(int i) const {
+    if (i < 0 || i >= chunks()) return {};
+    const int part = item_part(i), bundle_part = i % bundle_parts;
+    return {part_begin(items, item_parts, part), part_begin(items, item_parts, part + 1),
+            part_begin(bundles, bundle_parts, bundle_part), part_begin(bundles, bundle_parts, bundle_part + 1)};
+  }
+  // f(walk, part of the items, thread) for all chunks.
+  template <class F>
+  void run(bool backwards, F&& f) const {
+    const int team = backwards ? -threads() : threads();  // equally fast threads take chunks in turn
+    parallel_chunks(chunks(), chunks(), backwards, [&](int i, int thread, int64_t, int64_t) {
+      f(Walk{chunk(i), chunk(i + team), backwards}, item_part(i), thread);
+    });
+  }
+};
+
 // In cells; planes of pairs take half as many, and leave room.
 int64_t plane_size(const Grouped& g, const Bands& bands) {
   return g.plane_rows(bands.rows) * g.pitch() * slab_channels;
@@ -30,14 +71,14 @@ constexpr int64_t slack = 4 * slab_channels;
 // Pixels of a block: rows of tiles, or as many as matrices take at a time (matrix-inl.h).
 int64_t block_size(const Grouped& g) { return std::max<int64_t>(64 + 16 * g.width, 192) * slab_channels; }
 
-// Moments of the parts, each of so many rows, as one: Chan's formula.
-void combine(const float* moments, const std::vector<int64_t>& rows, int64_t stride, int64_t channels, float* mean,
+// Moments of the parts, each of so many pixels, as one: Chan's formula.
+void combine(const float* moments, const std::vector<int64_t>& pixels, int64_t stride, int64_t channels, float* mean,
              float* variance) {
   for (int64_t c = 0; c < channels; ++c) {
     double count = 0, m = 0, squares = 0;
-    for (size_t part = 0; part < rows.size(); ++part) {
+    for (size_t part = 0; part < pixels.size(); ++part) {
       const float* own = moments + static_cast<int64_t>(part) * 2 * stride;
-      const double n = static_cast<double>(rows[part]), total = count + n, delta = own[c] - m;
+      const double n = static_cast<double>(pixels[part]), total = count + n, delta = own[c] - m;
       if (n == 0) continue;
       m += delta * n / total;
       squares += own[stride + c] + delta * delta * count * n / total;
@@ -60,19 +101,23 @@ void run(const ForwardCall<T>& call) {
   const auto kernels = pass_kernels<T>();
   const Grouped& g = call.conv;
   const Bands bands = bands_of(g, g.in_slabs());
-  const int parts = chunks_of(bands.items());
+  const Cut cut(g, bands, false);
   const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
   const int64_t stride = padded(g.out_channels());
-  Scratch<float> scratch(threads() * room), partial(parts * 2 * stride);
-  std::vector<int64_t> rows(static_cast<size_t>(parts), 0);
-  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
-    float *own = scratch.data() + thread * room, *own_moments = partial.data() + part * 2 * stride;
-    std::fill_n(own_moments, 2 * stride, 0.0f);
-    kernels.forward(call, bands, begin, end, own, own + planes, own_moments);
-    for (int64_t item = begin; item < end; ++item)
-      rows[static_cast<size_t>(part)] += (bands.end(item) - bands.begin(item)) * g.width;
+  Scratch<float> scratch(threads() * room), moments(cut.item_parts * 2 * stride);
+  std::fill_n(moments.data(), moments.count(), 0.0f);
+  cut.run(call.backwards, [&](const Walk& walk, int part, int thread) {
+    float* own = scratch.data() + thread * room;
+    kernels.forward(call, bands, walk, own, own + planes, moments.data() + part * 2 * stride);
   });
-  if (call.mean != nullptr) combine(partial.data(), rows, stride, g.out_channels(), call.mean, call.variance);
+  if (call.mean == nullptr) return;
+  std::vector<int64_t> pixels(static_cast<size_t>(cut.item_parts), 0);
+  for (size_t part = 0; part < pixels.size(); ++part) {
+    const Chunk items = cut.chunk(static_cast<int>(part) * cut.bundle_parts);
+    for (int64_t item = items.begin; item < items.end; ++item)
+      pixels[part] += (bands.end(item) - bands.begin(item)) * g.width;
+  }
+  combine(moments.data(), pixels, stride, g.out_channels(), call.mean, call.variance);
 }
 
 template <class T>
@@ -81,24 +126,23 @@ void run(const BackwardCall<T>& call) {
   const Grouped& g = call.conv;
   const int64_t slabs = g.in_slabs() + g.out_slabs();
   const Bands bands = bands_of(g, slabs);
-  // Every part has gradients of the weights to clear and to add: no more of them than threads.
-  const int parts = call.dw ? parts_of(bands.items(), 1) : chunks_of(bands.items());
+  const Cut cut(g, bands, static_cast<bool>(call.dw));
   const int64_t planes = slabs * plane_size(g, bands) + kernels.room_beside_planes(g, g.plane_rows(bands.rows)) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
-  WeightGradients dw(g, call.dw ? parts : 0);
+  WeightGradients dw(g, call.dw ? cut.item_parts : 0);
   Scratch<float> scratch(threads() * room);
-  Scratch<double> partial(parts * 2 * stride);
-  parallel_chunks(bands.items(), parts, call.backwards, [&](int part, int thread, int64_t begin, int64_t end) {
-    float *planes_of = scratch.data() + thread * room, *dw_of = call.dw ? dw.part(part) : nullptr;
-    double* sums_of = partial.data() + part * 2 * stride;
-    if (call.dw) std::fill_n(dw_of, dw.size(), 0.0f);
-    std::fill_n(sums_of, 2 * stride, 0.0);
-    kernels.backward(call, bands, begin, end, planes_of, planes_of + planes, dw_of, sums_of);
+  Scratch<double> partial(cut.item_parts * 2 * stride);
+  std::fill_n(partial.data(), partial.count(), 0.0);
+  cut.run(call.backwards, [&](const Walk& walk, int part, int thread) {
+    float* own = scratch.data() + thread * room;
+    if (call.dw) dw.clear(part, walk.own.first, walk.own.last);
+    kernels.backward(call, bands, walk, own, own + planes, call.dw ? dw.part(part) : nullptr,
+                     partial.data() + part * 2 * stride);
   });
   if (call.dw) dw.write(call.dw);
   if (call.sums == nullptr) return;
   for (int64_t c = 0; c < g.in_channels(); ++c)
-    for (int part = 0; part < parts; ++part) {
+    for (int part = 0; part < cut.item_parts; ++part) {
       call.sums->sum[c] += partial[part * 2 * stride + c];
       call.sums->centred_sum[c] += partial[(part * 2 + 1) * stride + c];
     }
@@ -122,9 +166,9 @@ void run(const EvaluationCall<T>& call) {
   }
   const int64_t room = sides * link_planes + block;
   Scratch<float> scratch(threads() * room);
-  parallel_chunks(bands.items(), chunks_of(bands.items()), false, [&](int, int thread, int64_t begin, int64_t end) {
+  Cut(call.links.back().conv, bands, false).run(false, [&](const Walk& walk, int, int thread) {
     float* own = scratch.data() + thread * room;
-    kernels.evaluate(call, bands, begin, end, own, link_planes, own + sides * link_planes);
+    kernels.evaluate(call, bands, walk, own, link_planes, own + sides * link_planes);
   });
 }
 

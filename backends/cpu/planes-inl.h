@@ -173,30 +173,36 @@ void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first,
 
 // ---- Fetching ahead ----
 
-// The item behind the one that is computed, of which every bundle asks for its share: a run of memory in every map. A
-// slab alone is a short piece of every pixel, which the hardware does not foresee; its lines came one by one.
+// What is walked behind an item, of which each of its bundles asks for a share: some pixels, in every map.
 class NextItem {
  public:
-  static constexpr int64_t none = -1;
-
-  // Its share is asked for while so many pixels of the item at hand are computed.
-  NextItem(const Grouped& g, const Bands& bands, int64_t item, int64_t bundle, int64_t while_pixels)
-      : ahead_(while_pixels) {
-    if (item == none) return;
-    const int64_t pixels = (bands.end(item) - bands.begin(item)) * g.width;
-    first_ = bands.image(item) * g.image_pixels() + bands.begin(item) * g.width + pixels * bundle / g.bundles();
-    pixels_ = pixels * (bundle + 1) / g.bundles() - pixels * bundle / g.bundles();
+  // Behind item i of the walk; the share is asked for while so many pixels of the bundle are computed.
+  NextItem(const Grouped& g, const Bands& bands, const Walk& walk, int64_t i, int64_t bundle, int64_t while_pixels)
+      : ahead_(while_pixels), bundles_(g.bundles()) {
+    const auto next = walk.behind(i);
+    if (!next) return;
+    first_ = next->first;
+    last_ = next->last;
+    const int64_t pixels = (bands.end(next->begin) - bands.begin(next->begin)) * g.width;
+    const int64_t share = bundle - walk.own.first, shares = walk.own.last - walk.own.first;
+    from_ = bands.image(next->begin) * g.image_pixels() + bands.begin(next->begin) * g.width + pixels * share / shares;
+    pixels_ = pixels * (share + 1) / shares - pixels * share / shares;
   }
-  // A map of so many channels; nothing where it is null.
+  // The bundles' part of a map of so many channels; nothing where it is null.
   template <class T>
   void add(const T* map, int64_t channels) {
-    if (map != nullptr && pixels_ > 0) ahead_.add(map + first_ * channels, pixels_ * channels);
+    const int64_t first = channels * first_ / bundles_, own = channels * last_ / bundles_ - first;
+    if (map == nullptr) return;
+    if (own == channels)
+      ahead_.add(map + from_ * channels, pixels_ * channels);
+    else
+      ahead_.add(map + from_ * channels + first, pixels_, own, channels);
   }
   HWY_INLINE void fetch(int64_t pixels) { ahead_.fetch(pixels); }
 
  private:
   Ahead ahead_;
-  int64_t first_ = 0, pixels_ = 0;
+  int64_t bundles_, first_ = 0, last_ = 0, from_ = 0, pixels_ = 0;
 };
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
