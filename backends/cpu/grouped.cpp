@@ -27,7 +27,7 @@ int64_t merged_to_slabs(int64_t groups, int64_t inputs, int64_t outputs) {
 // Images whose pixels make the tiles that are taken at a time, but for every thread to have its share of the batch.
 int64_t images_at_a_time(const Grouped& g) {
   constexpr int64_t pixels = 128;
-  return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / chunks_of(g.batch), 1));
+  return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / threads(), 1));
 }
 
 void choose_winograd(Grouped& g) {

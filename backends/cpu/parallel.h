@@ -42,7 +42,7 @@ int thread_number();  // 0 … threads() − 1, inside of a region
 // The same with several parts a thread, which take the next one as they come: a thread that is held up by other work of
 // the machine costs the time of a part, not of the whole. f(part, thread, begin, end); `backwards`: the last part
 // first.
-constexpr int chunks_per_thread = 2;
+constexpr int chunks_per_thread = 4;
 inline int chunks_of(int64_t n) { return static_cast<int>(std::min<int64_t>(n, threads() * chunks_per_thread)); }
 template <class F>
 void parallel_chunks(int64_t n, int parts, bool backwards, F&& f) {

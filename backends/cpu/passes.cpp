@@ -29,17 +29,16 @@ struct Cut {
 
   // g: of one convolution, or of all that are computed; weights: whether their gradients are.
   Cut(const Grouped& g, const Bands& bands, bool gradients) : items(bands.items()), bundles(g.bundles()) {
-    constexpr int chunks_a_thread = 4;
     const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
     // Whole items are read as they lie; but weights that are many, against the pixels that they serve, had better stay
     // with one thread. Their gradients are cleared and added for every part of the items.
     if (weights * 2 > map && bundles >= threads()) {
       item_parts = 1;
-      bundle_parts = static_cast<int>(std::min<int64_t>(bundles, threads() * chunks_a_thread));
+      bundle_parts = static_cast<int>(std::min<int64_t>(bundles, threads() * chunks_per_thread));
     } else {
-      const int64_t most = gradients ? map / (12 * weights * threads()) : chunks_a_thread;
-      item_parts = static_cast<int>(std::min(items, threads() * std::clamp<int64_t>(most, 1, chunks_a_thread)));
+      const int64_t most = gradients ? map / (12 * weights * threads()) : chunks_per_thread;
+      item_parts = static_cast<int>(std::min(items, threads() * std::clamp<int64_t>(most, 1, chunks_per_thread)));
       bundle_parts = 1;
     }
   }
