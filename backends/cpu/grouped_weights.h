@@ -19,7 +19,7 @@ class WeightGradients {
   WeightGradients(const Grouped& g, int parts);
 
   float* part(int i) { return memory_.data() + i * size_; }
-  void clear(int part, int64_t first_bundle, int64_t last_bundle);
+  void clear(int part, int64_t first_bundle, int64_t last_bundle);  // those of bundles [first, last)
   void write(Sink sink);  // dw (+)= the sum of the parts, in their order
 
  private:

@@ -183,17 +183,15 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
   return (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels;
 }
 
-// The gradient of a bundle's weights from its planes, while memory is fetched ahead where that is given; dw (groups,
+// The gradient of a bundle's weights from its planes, while memory is fetched ahead; dw (groups,
 // vectors of inputs, slabs of outputs, taps, outputs, lanes). `room` takes the pairs of pixels where the arithmetic
 // wants them.
 template <class A>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, NextItem* next,
+                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, NextItem& next,
                       [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
-  const auto fetch = [next](int64_t pixels) HWY_ATTR {
-    if (next != nullptr) next->fetch(pixels);
-  };
+  const auto fetch = [&](int64_t pixels) HWY_ATTR { next.fetch(pixels); };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   if (g.whole_tiles()) {
     const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
@@ -295,7 +293,8 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   });
 }
 
-// dw: the thread's own; sums (2, padded channels of the input): Σ dz and Σ dz (raw − mean) of the link before.
+// dw: of the chunk's part of the items; sums (2, padded channels of the input): Σ dz and Σ dz (raw − mean) of the link
+// before.
 template <class A, class T>
 void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk& walk, void* scratch, float* block,
                     float* dw, double* sums) {
@@ -321,7 +320,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       if (call.dw) {
         for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, &next, pairs, dw);
+        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, next, pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {

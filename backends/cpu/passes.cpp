@@ -27,7 +27,7 @@ struct Cut {
   int64_t items, bundles;
   int item_parts, bundle_parts;
 
-  // g: of one convolution, or of all that are computed; weights: whether their gradients are.
+  // gradients: whether those of the weights are computed.
   Cut(const Grouped& g, const Bands& bands, bool gradients) : items(bands.items()), bundles(g.bundles()) {
     const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());

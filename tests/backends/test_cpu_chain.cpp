@@ -75,6 +75,7 @@ const std::vector<ChainCase> chains = {
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, none, false}}, false, true, relu},  // no normalisation
     {{2, 5, 4, 16}, {{16, 3, 2, relu, false}, {16, 3, 2, relu, false}}},
     {{2, 40, 40, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several bands an image
+    {{9, 28, 28, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},  // more parts of the batch than threads
     {{1, 3, 130, 32}, {{16, 1, 2}}},
 };
 
