@@ -20,7 +20,7 @@ class WeightGradients {
 
   float* part(int i) { return memory_.data() + i * size_; }
   void clear(int part, int64_t first_bundle, int64_t last_bundle);  // those of bundles [first, last)
-  void write(Sink sink);  // dw (+)= the sum of the parts, in their order
+  void write(Sink sink);                                            // dw (+)= the sum of the parts, in their order
 
  private:
   void sum_parts();
