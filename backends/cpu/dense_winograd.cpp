@@ -63,12 +63,12 @@ void dense_inputs(const DenseTiles& g, const T* x, int64_t begin, int64_t end, f
           d[k] = inside ? Whole().load(x + ((at.image * g.height + row) * g.width + column) * g.inputs + c)
                         : hn::Zero(D());
         }
-        Filtering<M>::inputs(d, columns[j]);
+        all_inputs<M>(d, columns[j]);
       }
       for (int r = 0; r < side; ++r) {
         V d[side], t[side];
         for (int j = 0; j < side; ++j) d[j] = columns[j][r];
-        Filtering<M>::inputs(d, t);
+        all_inputs<M>(d, t);
         for (int j = 0; j < side; ++j) hn::StoreU(t[j], D(), v + (r * side + j) * next + tile * g.inputs + c);
       }
     }
@@ -89,13 +89,13 @@ void dense_outputs(const DenseTiles& g, const float* m, const DenseEnd<T>& e, in
           for (int r = 0; r < side; ++r) {
             V d[side];
             for (int j = 0; j < side; ++j) d[j] = hn::LoadU(D(), m + (r * side + j) * next + tile * g.outputs + c);
-            Filtering<M>::outputs(D(), d, rows[r]);
+            all_outputs<M>(d, rows[r]);
           }
           const V bias = hn::LoadU(D(), e.bias + c);
           for (int j = 0; j < M && at.x + j < g.width; ++j) {
             V d[side], out[M];
             for (int r = 0; r < side; ++r) d[r] = rows[r][j];
-            Filtering<M>::outputs(D(), d, out);
+            all_outputs<M>(d, out);
             for (int i = 0; i < M && at.y + i < g.height; ++i) {
               const int64_t to = ((at.image * g.height + at.y + i) * g.width + at.x + j) * g.outputs + c;
               V value = inner.value(hn::Add(out[i], bias));

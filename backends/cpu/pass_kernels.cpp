@@ -7,6 +7,7 @@
 // clang-format off
 #include <hwy/cache_control.h>
 #include "backends/cpu/matrix-inl.h"
+#include "backends/cpu/outputs-inl.h"
 #include "backends/cpu/planes-inl.h"
 #include "backends/cpu/winograd-inl.h"
 #include "backends/cpu/pass_kernels.h"
@@ -35,12 +36,31 @@ HWY_INLINE void with_vectors(const Grouped& g, int64_t n, F&& f) {
   with_result_lanes(n, [&](auto d) HWY_ATTR { f(d, std::false_type()); });
 }
 
-// Outputs of rows [y, y + rows) of a slab of a bundle, into (rows, width, 16); as matrices compute them, into (rows of
-// the plane, pitch, 16). The planes begin at row `top` − border.
-template <class A>
+// Rows of a block of outputs from row y on, whose rows lie `pitch` pixels apart, go to their place.
+template <class Outputs>
+HWY_INLINE void put_block(const float* block, int64_t pitch, int64_t y, int64_t rows, int64_t width, Outputs& outputs) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t x = 0;
+    const auto some = [&](auto at_once) HWY_ATTR {
+      constexpr int n = decltype(at_once)::value;
+      for (; x + n <= width; x += n)
+        for (int u = 0; u < slab_vectors; ++u) {
+          V v[n];
+#pragma GCC unroll 4
+          for (int i = 0; i < n; ++i) v[i] = hn::LoadU(D(), block + (r * pitch + x + i) * slab_channels + u * lanes());
+          outputs.put({y + r, x, false}, u, v);
+        }
+    };
+    some(Count<4>());
+    some(Count<1>());
+  }
+}
+
+// Outputs of rows [y, y + rows) of a slab of a bundle. The planes begin at row `top` − border.
+template <class A, class Outputs>
 void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
                   const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows,
-                  NextItem* next, float* out) {
+                  NextItem* next, float* block, Outputs& outputs) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
@@ -55,8 +75,9 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
     const auto tiles_from = [&](int64_t lane) HWY_ATTR {
       const int64_t channel = first + lane, group = channel / g.outputs;
       const int64_t in = quads ? channel : group * g.inputs;
-      const int64_t block = quads ? (bundle * slab_channels + channel) / lanes
-                                  : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
+      const int64_t block_of_weights =
+          quads ? (bundle * slab_channels + channel) / lanes
+                : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
       return Tiles<typename A::Cell>{
           planes + in / slab_channels * plane + g.plane_row(y - top) * row_cells + A::cells(in % slab_channels),
           plane,
@@ -64,44 +85,40 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
           slabs,
           g.kernel,
           cells,
-          weights + block * slabs * g.positions() * cells * lanes,
-          out + lane,
+          weights + block_of_weights * slabs * g.positions() * cells * lanes,
+          block + lane,
           g.width * slab_channels,
           &g,
           y - top};
     };
 #if MGIC_HAS_MATRICES
     if constexpr (std::is_same_v<A, Bf16>)
-      if (g.arithmetic == Arithmetic::matrices) return matrix_outputs(tiles_from(0), rows, g.width, fetch);
+      if (g.arithmetic == Arithmetic::matrices) {
+        matrix_outputs(tiles_from(0), rows, g.width, fetch);  // rows of the plane
+        for (int64_t r = 0; r < rows; ++r)
+          put_block(block + (g.plane_row(y - top + r) - g.plane_row(y - top)) * g.pitch() * slab_channels, 0, y + r, 1,
+                    g.width, outputs);
+        return;
+      }
 #endif
     if constexpr (!A::pairs)
-      if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
-    if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, rows, g.width, fetch);
+      if (g.tile == 4) return winograd<A, 4, quads.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+    if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
     fetch(rows * g.width);
     for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
+    put_block(block, g.width, y, rows, g.width, outputs);
   });
 }
 
-// f(first pixel, pixels, block of outputs) for every block of rows of one slab, while memory is fetched ahead where
-// that is given.
-template <class A, class F>
-HWY_INLINE void each_block_of_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
-                                   int64_t bundle, int64_t slab, int64_t n, int64_t y0, int64_t y1, NextItem* next,
-                                   float* block, F&& f) {
+// All rows of one slab, while memory is fetched ahead where that is given.
+template <class A, class Outputs>
+HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
+                             int64_t bundle, int64_t slab, int64_t y0, int64_t y1, NextItem* next, float* block,
+                             Outputs& outputs) {
   const int64_t step = block_rows<A>(g);
-  for (int64_t y = y0; y < y1; y += step) {
-    const int64_t rows = std::min(step, y1 - y);
-    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y, rows, next,
-                    block);
-    const int64_t first = (n * g.height + y) * g.width;
-    if (g.arithmetic == Arithmetic::matrices) {
-      const int64_t top = g.plane_row(y - y0), pitch = g.pitch() * slab_channels;
-      for (int64_t r = 0; r < rows; ++r)
-        f(first + r * g.width, g.width, block + (g.plane_row(y - y0 + r) - top) * pitch);
-    } else {
-      f(first, rows * g.width, block);
-    }
-  }
+  for (int64_t y = y0; y < y1; y += step)
+    compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y,
+                    std::min(step, y1 - y), next, block, outputs);
 }
 
 // Chan's formula: a slab's part of an item joins what the thread has seen.
@@ -143,26 +160,11 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
         pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
-        SlabParameter shift(nullptr), sum(nullptr), square(nullptr);
-        bool first = true;
-        each_block_of_rows<A>(g, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &next : nullptr, block,
-                              [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                                if (first) shift = SlabParameter(values);
-                                first = false;
-                                T* raw = call.raw + pixel * channels + slab.first;
-                                with_slab<A>(slab.valid(), past, [&](auto vectors) HWY_ATTR {
-                                  for (int64_t i = 0; i < count; ++i, raw += channels, values += slab_channels)
-                                    vectors.each([&](int u, auto memory) HWY_ATTR {
-                                      const V v = stored_as<A>(hn::LoadU(D(), values + u * lanes()), T());
-                                      memory.store(v, raw + u * lanes());
-                                      const V offset = hn::Sub(v, shift[u]);
-                                      sum.v[u] = hn::Add(sum[u], offset);
-                                      square.v[u] = hn::MulAdd(offset, offset, square[u]);
-                                    });
-                                });
-                              });
+        RawOutputs<A, T> outputs{SlabOfImage(slab, g, n), call.raw, past};
+        compute_slab<A>(g, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, outputs);
         if (call.mean != nullptr)
-          combine_moments(done, pixels, shift, sum, square, moments + slab.first, moments + padded + slab.first);
+          combine_moments(done, pixels, outputs.shift, outputs.sum, outputs.square, moments + slab.first,
+                          moments + padded + slab.first);
       }
     }
     done += pixels;
@@ -302,6 +304,8 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
   const Grouped g = call.conv, t = g.transposed();
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
+  const bool past = streams(g, channels, call.dx) && streams(g, channels, call.dminus) && !call.accumulate_dx &&
+                    !call.accumulate_dminus;
   auto* x_planes = planes + g.out_slabs() * plane;
   // In whole lines, beyond which vectors may reach.
   auto* pairs = planes + (Grouped::slabs((g.in_slabs() + g.out_slabs()) * plane) + 1) * slab_channels;
@@ -314,7 +318,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       NextItem next(g, bands, walk, i, b, passes * (y1 - y0) * g.width);
       for (const T* p : {call.gradient.dy, call.gradient.raw}) next.add(p, g.out_channels());
       if (call.dw) next.add(call.in.x, channels);
-      next.add(call.dx, channels);
+      if (!past) next.add(call.dx, channels);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
         pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
       if (call.dw) {
@@ -325,53 +329,22 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
-        const auto each = [&](auto&& finish) HWY_ATTR {
-          each_block_of_rows<A>(t, planes, plane, call.weights, b, s, n, y0, y1, s == 0 ? &next : nullptr, block,
-                                [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                                  int64_t at = pixel * channels + slab.first;
-                                  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
-                                    for (int64_t i = 0; i < count; ++i, at += channels, values += slab_channels)
-                                      vectors.each([&](int u, auto memory) HWY_ATTR {
-                                        finish(hn::LoadU(D(), values + u * lanes()), at + u * lanes(), u, memory);
-                                      });
-                                  });
-                                });
-        };
-        if (call.before == nullptr) {
-          each([&](V v, int64_t at, int, auto memory) HWY_ATTR {
-            if (call.dx != nullptr) put(v, call.accumulate_dx, memory, call.dx + at);
-            if (call.dminus != nullptr) put(hn::Neg(v), call.accumulate_dminus, memory, call.dminus + at);
-          });
-          continue;
+        InputGradients<A, T> gradients(call, slab, n, past);
+        compute_slab<A>(t, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, gradients);
+        if (call.sums == nullptr) continue;
+        HWY_ALIGN float own[2 * slab_channels];
+        for (int u = 0; u < slab_vectors; ++u) {
+          hn::Store(gradients.sum[u], D(), own + u * lanes());
+          hn::Store(gradients.centred_sum[u], D(), own + slab_channels + u * lanes());
         }
-        with_activation(call.activation, [&](auto activation) HWY_ATTR {
-          if (call.scale == nullptr)
-            return each([&](V v, int64_t at, int, auto memory) HWY_ATTR {
-              memory.store(activation.gradient(memory.load(call.before + at), v), call.dx + at);
-            });
-          const SlabParameter mean(call.mean + slab.first), scale(call.scale + slab.first),
-              beta(call.beta + slab.first);
-          SlabParameter sum(nullptr), centred_sum(nullptr);
-          each([&](V v, int64_t at, int u, auto memory) HWY_ATTR {
-            const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
-            const V dz = stored_as<A>(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), v), T());
-            memory.store(dz, call.dx + at);
-            sum.v[u] = hn::Add(sum[u], dz);
-            centred_sum.v[u] = hn::MulAdd(dz, centred, centred_sum[u]);
-          });
-          HWY_ALIGN float own[2 * slab_channels];
-          for (int u = 0; u < slab_vectors; ++u) {
-            hn::Store(sum[u], D(), own + u * lanes());
-            hn::Store(centred_sum[u], D(), own + slab_channels + u * lanes());
-          }
-          for (int64_t i = 0; i < slab.valid(); ++i) {
-            sums[slab.first + i] += own[i];
-            sums[padded + slab.first + i] += own[slab_channels + i];
-          }
-        });
+        for (int64_t i = 0; i < slab.valid(); ++i) {
+          sums[slab.first + i] += own[i];
+          sums[padded + slab.first + i] += own[slab_channels + i];
+        }
       }
     }
   }
+  hwy::FlushStream();
 }
 
 // Whole chains, bundle by bundle: every link's output goes straight into the planes of the next.
@@ -383,6 +356,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
   const FoldedLink& last = call.links.back();
   const Grouped& final_conv = last.conv;
   const int64_t channels = final_conv.out_channels();
+  const bool past = streams(final_conv, channels, call.y);
   for (int64_t i = 0; i < walk.count(); ++i) {
     const int64_t item = walk.item(i), n = bands.image(item);
     for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
@@ -396,7 +370,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
       NextItem next_item(head, bands, walk, i, b, (y1 - y0) * head.width);
       for (const T* x : {call.in.x, call.in.minus}) next_item.add(x, head.in_channels());
       if (call.residual != call.in.x) next_item.add(call.residual, channels);
-      next_item.add(call.y, channels);
+      if (!past) next_item.add(call.y, channels);
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
         return g.plane_rows(whole_tiles(g, rows)) * g.pitch() * A::pixel;
       };
@@ -420,10 +394,10 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
         for (int64_t s = 0; s < g.out_slabs(); ++s) {
           const Slab slab{g.out_channels(), b * g.bundle() * g.outputs + s * slab_channels};
           if (slab.first >= slab.channels) continue;
-          const SlabParameter bias(link.bias + slab.first);
+          Cell* own = to + s * next_plane;
           if (!is_last) {
             // Rows [y0, y1) are computed; the others lie outside of the images.
-            Cell *own = to + s * next_plane, *at = own;
+            Cell* at = own;
             for (int64_t y = y0; y < y1; ++y) {
               Cell* row = own + (next.plane_row(y - z0) + next.border()) * next_row;
               std::fill(at, row, Cell{});
@@ -432,38 +406,14 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
             }
             std::fill(at, own + next_plane, Cell{});
           }
-          with_activation(link.activation, [&](auto inner) HWY_ATTR {
-            each_block_of_rows<A>(
-                g, from, plane, link.weights, b, s, n, y0, y1, i == 0 && s == 0 ? &next_item : nullptr, block,
-                [&](int64_t pixel, int64_t count, const float* values) HWY_ATTR {
-                  if (!is_last) {
-                    const int64_t y = pixel / g.width - n * g.height;
-                    for (int64_t row = 0; row < count / g.width; ++row) {
-                      Cell* out = to + s * next_plane + (next.plane_row(y + row - z0) + next.border()) * next_row +
-                                  next.border() * A::pixel;
-                      for (int64_t x = 0; x < g.width; ++x, values += slab_channels, out += A::pixel)
-                        for (int u = 0; u < slab_vectors; ++u)
-                          A::put(inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u])), out, u);
-                    }
-                    return;
-                  }
-                  const auto finish = [&](auto&& end_of) HWY_ATTR {
-                    int64_t at = pixel * channels + slab.first;
-                    with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
-                      for (int64_t k = 0; k < count; ++k, at += channels, values += slab_channels)
-                        vectors.each([&](int u, auto memory) HWY_ATTR {
-                          const V z = inner.value(hn::Add(hn::LoadU(D(), values + u * lanes()), bias[u]));
-                          memory.store(end_of(z, at + u * lanes(), memory), call.y + at + u * lanes());
-                        });
-                    });
-                  };
-                  if (call.residual == nullptr) return finish([](V z, int64_t, auto) HWY_ATTR { return z; });
-                  with_activation(call.outer, [&](auto outer) HWY_ATTR {
-                    finish([&](V z, int64_t at, auto memory)
-                               HWY_ATTR { return outer.value(hn::Add(z, memory.load(call.residual + at))); });
-                  });
-                });
-          });
+          NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
+          if (is_last) {
+            EvaluatedOutputs<A, T> outputs(call, slab, n, past);
+            compute_slab<A>(g, from, plane, link.weights, b, s, y0, y1, ahead, block, outputs);
+          } else {
+            InnerOutputs<A> outputs(link, next, slab, z0, own);
+            compute_slab<A>(g, from, plane, link.weights, b, s, y0, y1, ahead, block, outputs);
+          }
         }
         std::swap(from, to);
         y0 = z0;
@@ -471,6 +421,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
       }
     }
   }
+  hwy::FlushStream();
 }
 
 int64_t lanes_here(int64_t results) { return result_lanes(results); }

@@ -1,0 +1,171 @@
+// What becomes of a pass's outputs on their way out, compiled for every target: put(place, u, v) takes vectors u of a
+// slab at some pixels, from where they have been computed straight to the map, or to the planes of the next link.
+#if defined(MGIC_CPU_OUTPUTS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef MGIC_CPU_OUTPUTS_INL_H
+#undef MGIC_CPU_OUTPUTS_INL_H
+#else
+#define MGIC_CPU_OUTPUTS_INL_H
+#endif
+
+#include "backends/cpu/planes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+
+// Some pixels of an image: the first one, and whether the others lie below it or beside it.
+struct Place {
+  int64_t y, x;
+  bool below;
+};
+
+// A slab in the map of one image.
+struct SlabOfImage {
+  Slab slab;
+  int64_t first, width;
+
+  SlabOfImage(const Slab& slab, const Grouped& g, int64_t image)
+      : slab(slab), first(image * g.image_pixels() * slab.channels + slab.first), width(g.width) {}
+  // f(element of the map, vector v[i], memory) for vectors u of n pixels.
+  template <class A, int n, class F>
+  HWY_INLINE void each(const Place& place, int u, V (&v)[n], bool streams, F&& f) const {
+    const int64_t at = first + (place.y * width + place.x) * slab.channels + u * lanes(),
+                  step = (place.below ? width : 1) * slab.channels, valid = slab.valid() - u * lanes();
+    const auto all = [&](auto memory) HWY_ATTR {
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) f(at + i * step, v[i], memory);
+    };
+    if (streams) return all(Streamed<A>());
+    if (valid >= lanes()) return all(WholeOf<A>());
+    if (valid > 0) all(Part{valid});
+  }
+};
+
+// A link's raw outputs, and their moments about the first of them.
+template <class A, class T>
+struct RawOutputs {
+  SlabOfImage map;
+  T* raw;
+  bool past;
+  int seen = 0;  // vectors of the first pixel
+  SlabParameter shift{nullptr}, sum{nullptr}, square{nullptr};
+
+  template <int n>
+  HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
+    if (u == seen) {
+      shift.v[u] = stored_as<A>(v[0], T());
+      ++seen;
+    }
+    V own = hn::Zero(D()), own_square = hn::Zero(D());
+    map.template each<A>(place, u, v, past, [&](int64_t at, V value, auto memory) HWY_ATTR {
+      value = stored_as<A>(value, T());
+      memory.store(value, raw + at);
+      const V offset = hn::Sub(value, shift[u]);
+      own = hn::Add(own, offset);
+      own_square = hn::MulAdd(offset, offset, own_square);
+    });
+    sum.v[u] = hn::Add(sum[u], own);
+    square.v[u] = hn::Add(square[u], own_square);
+  }
+};
+
+// The gradients of a link's input; or of what the link before it puts out, with the sums that its normalisation needs.
+template <class A, class T>
+struct InputGradients {
+  const BackwardCall<T>& call;
+  SlabOfImage map;
+  bool past;
+  SlabParameter mean{nullptr}, scale{nullptr}, beta{nullptr}, sum{nullptr}, centred_sum{nullptr};
+
+  InputGradients(const BackwardCall<T>& call, const Slab& slab, int64_t image, bool past)
+      : call(call), map(slab, call.conv, image), past(past) {
+    if (call.scale == nullptr) return;
+    mean = SlabParameter(call.mean + slab.first);
+    scale = SlabParameter(call.scale + slab.first);
+    beta = SlabParameter(call.beta + slab.first);
+  }
+  template <int n>
+  HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
+    const auto each = [&](auto&& f) HWY_ATTR { map.template each<A>(place, u, v, past, f); };
+    if (call.before == nullptr)
+      return each([&](int64_t at, V value, auto memory) HWY_ATTR {
+        if (call.dx != nullptr) cpu::HWY_NAMESPACE::put(value, call.accumulate_dx, memory, call.dx + at);
+        if (call.dminus != nullptr)
+          cpu::HWY_NAMESPACE::put(hn::Neg(value), call.accumulate_dminus, memory, call.dminus + at);
+      });
+    with_activation(call.activation, [&](auto activation) HWY_ATTR {
+      if (call.scale == nullptr)
+        return each([&](int64_t at, V value, auto memory) HWY_ATTR {
+          memory.store(activation.gradient(memory.load(call.before + at), value), call.dx + at);
+        });
+      V own = hn::Zero(D()), own_centred = hn::Zero(D());
+      each([&](int64_t at, V value, auto memory) HWY_ATTR {
+        const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
+        const V dz = stored_as<A>(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), value), T());
+        memory.store(dz, call.dx + at);
+        own = hn::Add(own, dz);
+        own_centred = hn::MulAdd(dz, centred, own_centred);
+      });
+      sum.v[u] = hn::Add(sum[u], own);
+      centred_sum.v[u] = hn::Add(centred_sum[u], own_centred);
+    });
+  }
+};
+
+// The outputs of an evaluated chain.
+template <class A, class T>
+struct EvaluatedOutputs {
+  const EvaluationCall<T>& call;
+  Activation activation;
+  SlabOfImage map;
+  bool past;
+  SlabParameter bias;
+
+  EvaluatedOutputs(const EvaluationCall<T>& call, const Slab& slab, int64_t image, bool past)
+      : call(call),
+        activation(call.links.back().activation),
+        map(slab, call.links.back().conv, image),
+        past(past),
+        bias(call.links.back().bias + slab.first) {}
+  template <int n>
+  HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
+    const auto each = [&](auto&& f) HWY_ATTR { map.template each<A>(place, u, v, past, f); };
+    with_activation(activation, [&](auto inner) HWY_ATTR {
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) v[i] = inner.value(hn::Add(v[i], bias[u]));
+    });
+    if (call.residual == nullptr)
+      return each([&](int64_t at, V value, auto memory) HWY_ATTR { memory.store(value, call.y + at); });
+    with_activation(call.outer, [&](auto outer) HWY_ATTR {
+      each([&](int64_t at, V value, auto memory)
+               HWY_ATTR { memory.store(outer.value(hn::Add(value, memory.load(call.residual + at))), call.y + at); });
+    });
+  }
+};
+
+// Those of a link within it, which go into a plane of the next link that begins at row `top` − border.
+template <class A>
+struct InnerOutputs {
+  Activation activation;
+  const Grouped& next;
+  int64_t top;
+  typename A::Cell* plane;
+  SlabParameter bias;
+
+  InnerOutputs(const FoldedLink& link, const Grouped& next, const Slab& slab, int64_t top, typename A::Cell* plane)
+      : activation(link.activation), next(next), top(top), plane(plane), bias(link.bias + slab.first) {}
+  template <int n>
+  HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
+    const int64_t step = (place.below ? next.pitch() : 1) * A::pixel;
+    typename A::Cell* out =
+        plane + ((next.plane_row(place.y - top) + next.border()) * next.pitch() + next.border() + place.x) * A::pixel;
+    with_activation(activation, [&](auto inner) HWY_ATTR {
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) A::put(inner.value(hn::Add(v[i], bias[u])), out + i * step, u);
+    });
+  }
+};
+
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
