@@ -75,9 +75,18 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmet
   return g;
 }
 
-int64_t quad_lanes(const Grouped& g) {
+namespace {
+int64_t shared_lanes(const Grouped& g) {
   const int64_t lanes = lanes_of(slab_channels);
-  return g.inputs == 4 && g.outputs == 4 && lanes > 4 ? lanes : 0;
+  return g.inputs == g.outputs && lanes > g.inputs ? lanes : 0;
+}
+}  // namespace
+
+int64_t quad_lanes(const Grouped& g) { return g.inputs == 4 ? shared_lanes(g) : 0; }
+
+int64_t turned_lanes(const Grouped& g) {
+  const bool suits = g.tile > 0 && g.arithmetic == Arithmetic::f32 && (g.inputs == 4 || g.inputs == 8);
+  return suits ? shared_lanes(g) : 0;
 }
 
 }  // namespace mgic::cpu

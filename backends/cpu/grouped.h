@@ -102,5 +102,8 @@ int64_t lanes_of(int64_t results);
 // Groups with four channels on either side fill a whole vector with several groups, a block of four lanes each: lanes
 // of that vector, or 0 where the groups have other sizes or the machine's vectors hold one block only.
 int64_t quad_lanes(const Grouped& g);
+// The same for groups of four or eight whose products with Winograd's filtering are in f32: lanes of a vector that
+// holds several of them, whose pairs of lanes are turned within each group (winograd-inl.h).
+int64_t turned_lanes(const Grouped& g);
 
 }  // namespace mgic::cpu

@@ -16,36 +16,47 @@ class Packing {
   explicit Packing(const Grouped& g)
       : g_(g),
         step_(g.arithmetic == Arithmetic::f32 ? 1 : 2),
-        quads_(quad_lanes(g)),
-        lanes_(quads_ > 0 ? quads_ : lanes_of(g.outputs)),
+        turned_(turned_lanes(g) > 0),
+        shared_(std::max(turned_lanes(g), quad_lanes(g))),
+        lanes_(shared_ > 0 ? shared_ : lanes_of(g.outputs)),
         vectors_((g.outputs + lanes_ - 1) / lanes_),
         position_((std::min(g.inputs, slab_channels) + step_ - 1) / step_ * lanes_ * step_) {}
 
   int64_t position() const { return position_; }  // elements of one
   int64_t slabs() const { return Grouped::slabs(g_.inputs); }
-  int64_t blocks() const { return quads_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * vectors_; }
+  int64_t blocks() const { return shared_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * vectors_; }
 
   // A block's results: [begin, end) of every one of its groups.
   struct Results {
     int64_t first_group, last_group, begin, end;
   };
   Results results(int64_t block) const {
-    if (quads_ > 0) return {block * lanes_ / 4, std::min((block + 1) * lanes_ / 4, g_.groups), 0, 4};
+    const int64_t n = g_.outputs;
+    if (shared_ > 0) return {block * lanes_ / n, std::min((block + 1) * lanes_ / n, g_.groups), 0, n};
     const int64_t begin = block % vectors_ * lanes_;
-    return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, g_.outputs)};
+    return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, n)};
   }
-  // An element's place in its block is the sum of its position's, its result's and its summand's. A group's results lie
-  // `step` from each other.
-  int64_t step() const { return step_; }
-  int64_t result(int64_t group, int64_t o) const { return (quads_ > 0 ? 4 * group + o : o) % lanes_ * step_; }
-  int64_t summand(int64_t i, int64_t positions) const {
+  // An element's place in its block is the sum of its position's, its result's and its summand's, which is that of
+  // result o where groups are turned.
+  int64_t step() const { return step_; }  // from one result of a group to the next
+  int64_t result(int64_t group, int64_t o) const { return (shared_ > 0 ? g_.outputs * group + o : o) % lanes_ * step_; }
+  int64_t summand(int64_t i, int64_t o, int64_t positions) const {
+    if (turned_) return turned_place(o, i, g_.outputs) * lanes_;
     const int64_t within = i % slab_channels;
     return i / slab_channels * positions * position_ + within / step_ * lanes_ * step_ + within % step_;
   }
+  // Results that have places of their own for summands.
+  int64_t kinds() const { return turned_ ? g_.outputs : 1; }
+
+  // Of the vectors of weights that a group of n has where it is turned, the one that couples lane o, or its neighbour,
+  // with channel i: turned by how many pairs, and whether i is even.
+  static int64_t turned_place(int64_t o, int64_t i, int64_t n) { return (i / 2 * 2 + n - o / 2 * 2) % n + i % 2; }
 
  private:
   const Grouped g_;
-  int64_t step_, quads_, lanes_, vectors_, position_;
+  int64_t step_;
+  bool turned_;
+  int64_t shared_, lanes_, vectors_, position_;
 };
 
 // G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), rows room for (M + 2, 3, n), out (M + 2, M + 2, n). Here
@@ -104,13 +115,15 @@ void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
   for (int64_t u = 0; u < 3; ++u) transform(rows + side * u * n, n, out + 3 * u * n, n);
 }
 
-// The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands.
+// The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands,
+// for every kind of result.
 template <class Element>
 void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& summands, int64_t block,
           bool transposed, const float* w, const float* scale, Element* to) {
   const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps();
   const Packing::Results results = packing.results(block);
   const int64_t first_output = transposed ? 0 : results.begin, last_output = transposed ? g.outputs : results.end;
+  const int64_t of_kind = packing.kinds() > 1 ? static_cast<int64_t>(summands.size()) / packing.kinds() : 0;
   for (int64_t group = results.first_group; group < results.last_group; ++group)
     for (int64_t o = first_output; o < last_output; ++o) {
       const int64_t channel = group * g.outputs + o, base = o / own_outputs * own_inputs;
@@ -120,12 +133,14 @@ void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& 
       for (int64_t tap = 0; tap < taps; ++tap) {
         const float* from = w + (channel * taps + tap) * own_inputs - base;
         if (transposed) {  // back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order
-          Element* out = to + (taps - 1 - tap) * packing.position() + summands[static_cast<size_t>(o)] +
-                         packing.result(group, begin);
-          for (int64_t i = begin; i < end; ++i, out += packing.step()) *out = Element(from[i] * factor);
+          Element* out = to + (taps - 1 - tap) * packing.position() + packing.result(group, begin);
+          const int64_t* places = summands.data() + o;
+          for (int64_t i = begin; i < end; ++i, out += packing.step())
+            out[places[i * of_kind]] = Element(from[i] * factor);
         } else {
           Element* out = to + tap * packing.position() + packing.result(group, o);
-          for (int64_t i = begin; i < end; ++i) out[summands[static_cast<size_t>(i)]] = Element(from[i] * factor);
+          const int64_t* places = summands.data() + o * of_kind;
+          for (int64_t i = begin; i < end; ++i) out[places[i]] = Element(from[i] * factor);
         }
       }
     }
@@ -137,8 +152,10 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
   const int64_t n = packing.position(), slabs = packing.slabs(), size = slabs * g.positions() * n;
   Scratch<uint32_t> packed(packing.blocks() * size * static_cast<int64_t>(sizeof(Element)) / 4);
   auto* blocks = reinterpret_cast<Element*>(packed.data());
-  std::vector<int64_t> summands(static_cast<size_t>(transposed ? g.outputs : g.inputs));
-  for (size_t i = 0; i < summands.size(); ++i) summands[i] = packing.summand(static_cast<int64_t>(i), g.taps());
+  std::vector<int64_t> summands;
+  for (int64_t o = 0; o < packing.kinds(); ++o)
+    for (int64_t i = 0; i < (transposed ? g.outputs : g.inputs); ++i)
+      summands.push_back(packing.summand(i, o, g.taps()));
   parallel_ranges(packing.blocks(), 2 * size, [&](int64_t begin, int64_t end) {
     // Through Winograd's transform all places of a block's taps go at once.
     std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n)),
@@ -178,28 +195,36 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w) { return 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),
       positions_(g.whole_tiles() ? g.positions() : g.taps()),
-      quads_(quad_lanes(g)),
-      lanes_(quads_ > 0 ? 4 : lanes_of(g.inputs)),
-      vectors_((g.inputs + lanes_ - 1) / lanes_),
+      turned_(g.whole_tiles() && turned_lanes(g) > 0),
+      shared_(turned_ ? turned_lanes(g) : quad_lanes(g)),
+      run_(turned_       ? 2
+           : shared_ > 0 ? 4
+                         : lanes_of(g.inputs)),
+      vectors_((g.inputs + run_ - 1) / run_),
       outputs_(std::min(g.outputs, slab_channels)),
-      size_(quads_ > 0 ? padded(g.in_channels()) * positions_ * 4
-                       : g.groups * vectors_ * Grouped::slabs(g.outputs) * positions_ * outputs_ * lanes_),
+      size_(shared_ > 0 ? padded(g.in_channels()) * positions_ * g.outputs
+                        : g.groups * vectors_ * Grouped::slabs(g.outputs) * positions_ * outputs_ * run_),
       parts_(parts),
       memory_(parts * size_) {}
 
 void WeightGradients::clear(int i, int64_t first_bundle, int64_t last_bundle) {
-  const int64_t bundle = quads_ > 0 ? slab_channels * positions_ * 4 : size_ / g_.groups * g_.bundle();
+  const int64_t bundle = shared_ > 0 ? slab_channels * positions_ * g_.outputs : size_ / g_.groups * g_.bundle();
   std::fill(part(i) + std::min(first_bundle * bundle, size_), part(i) + std::min(last_bundle * bundle, size_), 0.0f);
 }
 
 const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t position, int64_t v) const {
-  if (quads_ > 0)
-    return memory_.data() + ((4 * group / quads_ * positions_ + position) * 4 + o) * quads_ + 4 * group % quads_;
+  if (shared_ > 0) {
+    const int64_t n = g_.outputs, channel = n * group;
+    // Turned, a lane is of one of two neighbouring outputs, by the vector, and of an input.
+    const int64_t vector = turned_ ? (Packing::turned_place(o, 2 * v, n)) + o % 2 : o, lane = turned_ ? o / 2 * 2 : 0;
+    return memory_.data() + ((channel / shared_ * positions_ + position) * n + vector) * shared_ + channel % shared_ +
+           lane;
+  }
   const int64_t own = std::min(slab_channels, g_.outputs - o / slab_channels * slab_channels);
   return memory_.data() +
          (((group * vectors_ + v) * Grouped::slabs(g_.outputs) + o / slab_channels) * positions_ * outputs_ +
           position * own + o % slab_channels) *
-             lanes_;
+             run_;
 }
 
 void WeightGradients::write(Sink sink) {
@@ -211,10 +236,10 @@ void WeightGradients::write(Sink sink) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
       for (int64_t tap = 0; tap < taps; ++tap)
-        for (int64_t i = first, v = first / lanes_; i < first + own_inputs; ++v) {
-          const float* from = first_of(group, o, tap, v) + i - v * lanes_;
+        for (int64_t i = first, v = first / run_; i < first + own_inputs; ++v) {
+          const float* from = first_of(group, o, tap, v) + i - v * run_;
           float* to = dw + (channel * taps + tap) * own_inputs + i - first;
-          const int64_t n = std::min((v + 1) * lanes_, first + own_inputs) - i;
+          const int64_t n = std::min((v + 1) * run_, first + own_inputs) - i;
           for (int64_t l = 0; l < n; ++l) to[l] = accumulate ? to[l] + from[l] : from[l];
           i += n;
         }
@@ -224,7 +249,7 @@ void WeightGradients::write(Sink sink) {
 
 // The first part becomes the sum of all, and Winograd's positions the taps that they belong to.
 void WeightGradients::sum_parts() {
-  const int64_t n = quads_ > 0 ? 4 * quads_ : outputs_ * lanes_, run = positions_ * n;
+  const int64_t n = shared_ > 0 ? g_.outputs * shared_ : outputs_ * run_, run = positions_ * n;
   parallel_ranges(size_ / run, (parts_ + 2) * run, [&](int64_t begin, int64_t end) {
     std::vector<float> rows(static_cast<size_t>(3 * (g_.tile + 2) * n)), transformed(static_cast<size_t>(9 * n));
     for (int64_t r = begin; r < end; ++r) {

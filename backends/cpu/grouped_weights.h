@@ -24,11 +24,13 @@ class WeightGradients {
 
  private:
   void sum_parts();
-  // Where the first part keeps the gradient of output o and the first input of vector v.
+  // Where the first part keeps the gradient of output o and the first input of run v.
   const float* first_of(int64_t group, int64_t o, int64_t position, int64_t v) const;
 
   Grouped g_;
-  int64_t positions_, quads_, lanes_, vectors_, outputs_, size_;
+  int64_t positions_;
+  bool turned_;
+  int64_t shared_, run_, vectors_, outputs_, size_;  // run_: inputs that lie side by side
   int parts_;
   Scratch<float> memory_;
 };
