@@ -30,7 +30,6 @@ struct F32 {
   static constexpr bool pairs = false;
   static constexpr int64_t pixel = slab_channels;  // cells
   static int64_t cells(int64_t channels) { return channels; }
-  static HWY_INLINE hn::Vec<Half> round(V v) { return narrow(v); }
   // Vector u of a pixel's slab goes into the plane, or comes from there.
   static HWY_INLINE void put(V v, Cell* p, int u) { hn::StoreU(v, D(), p + u * lanes()); }
   static HWY_INLINE V get(const Cell* p, int u) { return hn::LoadU(D(), p + u * lanes()); }
@@ -74,13 +73,8 @@ struct Bf16 {
   static constexpr bool pairs = true;
   static constexpr int64_t pixel = slab_channels / 2;
   static int64_t cells(int64_t channels) { return (channels + 1) / 2; }
-  static HWY_INLINE hn::Vec<Half> round(V v) {
-    hn::Vec<Half> half;
-    asm("vcvtneps2bf16 %1, %0" : "=v"(half.raw) : "v"(v.raw));
-    return half;
-  }
   static HWY_INLINE void put(V v, Cell* p, int u) {
-    hn::StoreU(round(v), Half(), reinterpret_cast<uint16_t*>(p) + u * lanes());
+    hn::StoreU(narrow(v), Half(), reinterpret_cast<uint16_t*>(p) + u * lanes());
   }
   static HWY_INLINE V get(const Cell* p, int u) {
     return widen(hn::LoadU(Half(), reinterpret_cast<const uint16_t*>(p) + u * lanes()));
@@ -164,22 +158,9 @@ HWY_INLINE void pair_pixels(const uint32_t* plane, int64_t rows, int64_t pitch, 
 #define MGIC_HAS_BF16_DOT 0
 #endif
 
-// A value as a map of T stores it.
-template <class A>
-HWY_INLINE V stored_as(V v, float) {
-  return v;
-}
-template <class A>
-HWY_INLINE V stored_as(V v, bf16) {
-  return widen(A::round(v));
-}
-
-// Whole vectors, with the arithmetic's own rounding to bf16.
-template <class A>
-struct WholeOf : Whole {
-  using Whole::store;
-  HWY_INLINE void store(V v, bf16* p) const { hn::StoreU(A::round(v), Half(), reinterpret_cast<uint16_t*>(p)); }
-};
+// A value as a map of that type stores it.
+HWY_INLINE V stored_as(V v, float) { return v; }
+HWY_INLINE V stored_as(V v, bf16) { return widen(narrow(v)); }
 
 // Lanes of the vectors that hold n results of a group.
 template <class F>

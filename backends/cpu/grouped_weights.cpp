@@ -4,6 +4,7 @@
 
 #include "backends/cpu/channel_vectors.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/weight_kernels.h"
 #include "core/dtype.h"
 
 namespace mgic::cpu {
@@ -59,62 +60,6 @@ class Packing {
   int64_t shared_, lanes_, vectors_, position_;
 };
 
-// G w Gᵀ, with the points of winograd-inl.h: w is (3, 3, n), rows room for (M + 2, 3, n), out (M + 2, M + 2, n). Here
-// and below, the loops over n lie innermost, for the vectors (which compilers left out while they had to suspect that
-// results overlap inputs).
-template <int M, class Element>
-void winograd_weights(const float* w, int64_t n, float* rows, Element* out) {
-  constexpr int side = M + 2;
-  const auto transform = [n](const float* g, int64_t from, auto* t, int64_t to) {
-    using Result = std::remove_pointer_t<decltype(t)>;
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const float first = g[i], middle = g[from + i], last = g[2 * from + i], ends = first + last;
-      if constexpr (M == 2) {
-        t[i] = Result(first);
-        t[to + i] = Result(0.5f * (ends + middle));
-        t[2 * to + i] = Result(0.5f * (ends - middle));
-      } else {
-        const float far = first + 4 * last;
-        t[i] = Result(1.0f / 4 * first);
-        t[to + i] = Result(-1.0f / 6 * (ends + middle));
-        t[2 * to + i] = Result(-1.0f / 6 * (ends - middle));
-        t[3 * to + i] = Result(1.0f / 24 * (far + 2 * middle));
-        t[4 * to + i] = Result(1.0f / 24 * (far - 2 * middle));
-      }
-      t[(side - 1) * to + i] = Result(last);
-    }
-  };
-  for (int64_t v = 0; v < 3; ++v) transform(w + v * n, 3 * n, rows + v * n, 3 * n);
-  for (int64_t u = 0; u < side; ++u) transform(rows + 3 * u * n, n, out + side * u * n, n);
-}
-
-// Gᵀ m G: m is (M + 2, M + 2, n), rows room for (3, M + 2, n), out (3, 3, n).
-template <int M>
-void winograd_taps(const float* m, int64_t n, float* rows, float* out) {
-  constexpr int side = M + 2;
-  const auto transform = [n](const float* g, int64_t from, float* t, int64_t to) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const auto at = [&](int64_t k) { return g[k * from + i]; };
-      if constexpr (M == 2) {
-        const float sum = 0.5f * (at(1) + at(2)), difference = 0.5f * (at(1) - at(2));
-        t[i] = at(0) + sum;
-        t[to + i] = difference;
-        t[2 * to + i] = sum + at(3);
-      } else {
-        const float sum = -1.0f / 6 * (at(1) + at(2)), difference = -1.0f / 6 * (at(1) - at(2)),
-                    sum2 = 1.0f / 24 * (at(3) + at(4)), difference2 = 1.0f / 12 * (at(3) - at(4));
-        t[i] = 1.0f / 4 * at(0) + sum + sum2;
-        t[to + i] = difference + difference2;
-        t[2 * to + i] = sum + 4 * sum2 + at(5);
-      }
-    }
-  };
-  for (int64_t v = 0; v < side; ++v) transform(m + v * n, side * n, rows + v * n, side * n);
-  for (int64_t u = 0; u < 3; ++u) transform(rows + side * u * n, n, out + 3 * u * n, n);
-}
-
 // The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands,
 // for every kind of result.
 template <class Element>
@@ -158,8 +103,7 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
       summands.push_back(packing.summand(i, o, g.taps()));
   parallel_ranges(packing.blocks(), 2 * size, [&](int64_t begin, int64_t end) {
     // Through Winograd's transform all places of a block's taps go at once.
-    std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n)),
-        rows(static_cast<size_t>((g.tile + 2) * 3 * n));
+    std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n));
     for (int64_t block = begin; block < end; ++block) {
       Element* out = blocks + block * size;
       if (g.tile == 0) {
@@ -169,11 +113,8 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
       }
       std::ranges::fill(taps, 0.0f);
       pack(g, packing, summands, block, transposed, w, scale, taps.data());
-      for (int64_t slab = 0; slab < slabs; ++slab) {
-        const float* from = taps.data() + slab * g.taps() * n;
-        Element* to = out + slab * g.positions() * n;
-        g.tile == 4 ? winograd_weights<4>(from, n, rows.data(), to) : winograd_weights<2>(from, n, rows.data(), to);
-      }
+      for (int64_t slab = 0; slab < slabs; ++slab)
+        winograd_of_taps(g.tile, taps.data() + slab * g.taps() * n, n, out + slab * g.positions() * n);
     }
   });
   return packed;
@@ -251,15 +192,14 @@ void WeightGradients::write(Sink sink) {
 void WeightGradients::sum_parts() {
   const int64_t n = shared_ > 0 ? g_.outputs * shared_ : outputs_ * run_, run = positions_ * n;
   parallel_ranges(size_ / run, (parts_ + 2) * run, [&](int64_t begin, int64_t end) {
-    std::vector<float> rows(static_cast<size_t>(3 * (g_.tile + 2) * n)), transformed(static_cast<size_t>(9 * n));
+    std::vector<float> taps(static_cast<size_t>(g_.taps() * n));
     for (int64_t r = begin; r < end; ++r) {
       float* sum = memory_.data() + r * run;
       for (int part = 1; part < parts_; ++part)
         for (int64_t k = 0; k < run; ++k) sum[k] += sum[part * size_ + k];
       if (positions_ == g_.taps()) continue;
-      g_.tile == 4 ? winograd_taps<4>(sum, n, rows.data(), transformed.data())
-                   : winograd_taps<2>(sum, n, rows.data(), transformed.data());
-      std::copy(transformed.begin(), transformed.end(), sum);
+      winograd_to_taps(g_.tile, sum, n, taps.data());
+      std::copy(taps.begin(), taps.end(), sum);
     }
   });
 }

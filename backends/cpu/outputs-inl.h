@@ -26,7 +26,7 @@ struct SlabOfImage {
   SlabOfImage(const Slab& slab, const Grouped& g, int64_t image)
       : slab(slab), first(image * g.image_pixels() * slab.channels + slab.first), width(g.width) {}
   // f(element of the map, vector v[i], memory) for vectors u of n pixels.
-  template <class A, int n, class F>
+  template <int n, class F>
   HWY_INLINE void each(const Place& place, int u, V (&v)[n], bool streams, F&& f) const {
     const int64_t at = first + (place.y * width + place.x) * slab.channels + u * lanes(),
                   step = (place.below ? width : 1) * slab.channels, valid = slab.valid() - u * lanes();
@@ -34,14 +34,14 @@ struct SlabOfImage {
 #pragma GCC unroll 4
       for (int i = 0; i < n; ++i) f(at + i * step, v[i], memory);
     };
-    if (streams) return all(Streamed<A>());
-    if (valid >= lanes()) return all(WholeOf<A>());
+    if (streams) return all(Streamed());
+    if (valid >= lanes()) return all(Whole());
     if (valid > 0) all(Part{valid});
   }
 };
 
 // A link's raw outputs, and their moments about the first of them.
-template <class A, class T>
+template <class T>
 struct RawOutputs {
   SlabOfImage map;
   T* raw;
@@ -52,12 +52,12 @@ struct RawOutputs {
   template <int n>
   HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
     if (u == seen) {
-      shift.v[u] = stored_as<A>(v[0], T());
+      shift.v[u] = stored_as(v[0], T());
       ++seen;
     }
     V own = hn::Zero(D()), own_square = hn::Zero(D());
-    map.template each<A>(place, u, v, past, [&](int64_t at, V value, auto memory) HWY_ATTR {
-      value = stored_as<A>(value, T());
+    map.each(place, u, v, past, [&](int64_t at, V value, auto memory) HWY_ATTR {
+      value = stored_as(value, T());
       memory.store(value, raw + at);
       const V offset = hn::Sub(value, shift[u]);
       own = hn::Add(own, offset);
@@ -69,7 +69,7 @@ struct RawOutputs {
 };
 
 // The gradients of a link's input; or of what the link before it puts out, with the sums that its normalisation needs.
-template <class A, class T>
+template <class T>
 struct InputGradients {
   const BackwardCall<T>& call;
   SlabOfImage map;
@@ -85,7 +85,7 @@ struct InputGradients {
   }
   template <int n>
   HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
-    const auto each = [&](auto&& f) HWY_ATTR { map.template each<A>(place, u, v, past, f); };
+    const auto each = [&](auto&& f) HWY_ATTR { map.each(place, u, v, past, f); };
     if (call.before == nullptr)
       return each([&](int64_t at, V value, auto memory) HWY_ATTR {
         if (call.dx != nullptr) cpu::HWY_NAMESPACE::put(value, call.accumulate_dx, memory, call.dx + at);
@@ -100,7 +100,7 @@ struct InputGradients {
       V own = hn::Zero(D()), own_centred = hn::Zero(D());
       each([&](int64_t at, V value, auto memory) HWY_ATTR {
         const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
-        const V dz = stored_as<A>(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), value), T());
+        const V dz = stored_as(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), value), T());
         memory.store(dz, call.dx + at);
         own = hn::Add(own, dz);
         own_centred = hn::MulAdd(dz, centred, own_centred);
@@ -112,7 +112,7 @@ struct InputGradients {
 };
 
 // The outputs of an evaluated chain.
-template <class A, class T>
+template <class T>
 struct EvaluatedOutputs {
   const EvaluationCall<T>& call;
   Activation activation;
@@ -128,7 +128,7 @@ struct EvaluatedOutputs {
         bias(call.links.back().bias + slab.first) {}
   template <int n>
   HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
-    const auto each = [&](auto&& f) HWY_ATTR { map.template each<A>(place, u, v, past, f); };
+    const auto each = [&](auto&& f) HWY_ATTR { map.each(place, u, v, past, f); };
     with_activation(activation, [&](auto inner) HWY_ATTR {
 #pragma GCC unroll 4
       for (int i = 0; i < n; ++i) v[i] = inner.value(hn::Add(v[i], bias[u]));

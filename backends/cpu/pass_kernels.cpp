@@ -163,7 +163,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
         pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
-        RawOutputs<A, T> outputs{SlabOfImage(slab, g, n), call.raw, past};
+        RawOutputs<T> outputs{SlabOfImage(slab, g, n), call.raw, past};
         compute_slab<A>(g, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, outputs);
         if (call.mean != nullptr)
           combine_moments(done, pixels, outputs.shift, outputs.sum, outputs.square, moments + slab.first,
@@ -332,7 +332,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
-        InputGradients<A, T> gradients(call, slab, n, past);
+        InputGradients<T> gradients(call, slab, n, past);
         compute_slab<A>(t, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, gradients);
         if (call.sums == nullptr) continue;
         HWY_ALIGN float own[2 * slab_channels];
@@ -411,7 +411,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
           }
           NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
           if (is_last) {
-            EvaluatedOutputs<A, T> outputs(call, slab, n, past);
+            EvaluatedOutputs<T> outputs(call, slab, n, past);
             compute_slab<A>(g, from, plane, link.weights, b, s, y0, y1, ahead, block, outputs);
           } else {
             InnerOutputs<A> outputs(link, next, slab, z0, own);

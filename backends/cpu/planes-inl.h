@@ -28,11 +28,10 @@ struct SlabParameter {
 };
 
 // f(u, memory) for the vectors of a slab, whole or of `valid` channels.
-template <class A>
 struct FullSlab {
   template <class F>
   HWY_INLINE void each(F&& f) const {
-    for (int u = 0; u < slab_vectors; ++u) f(u, WholeOf<A>());
+    for (int u = 0; u < slab_vectors; ++u) f(u, Whole());
   }
 };
 struct PartSlab {
@@ -42,17 +41,16 @@ struct PartSlab {
     for (int u = 0; u < slab_vectors; ++u) f(u, Part{std::clamp<int64_t>(valid - u * lanes(), 0, lanes())});
   }
 };
-template <class A, class F>
+template <class F>
 HWY_INLINE void with_slab(int64_t valid, F&& f) {
-  if (valid >= slab_channels) return f(FullSlab<A>());
+  if (valid >= slab_channels) return f(FullSlab());
   f(PartSlab{valid});
 }
 
 // Whole vectors of a map that is too large to be in cache when it is read again: stored past the caches, which keep
 // what else is in them, and whose lines need not be read first.
-template <class A>
-struct Streamed : WholeOf<A> {
-  using WholeOf<A>::store;
+struct Streamed : Whole {
+  using Whole::store;
   HWY_INLINE void store(V v, float* p) const { hn::Stream(v, D(), p); }
 };
 
@@ -90,7 +88,7 @@ HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t
   const int64_t border = g.border(), row_cells = g.pitch() * A::pixel,
                 bottom = g.stacked > 1 ? y1 : std::min(y1 + border, g.height);
   const Cell* const end = plane + g.plane_rows(y1 - y0) * row_cells;
-  with_slab<A>(slab.valid(), [&](auto vectors) HWY_ATTR {
+  with_slab(slab.valid(), [&](auto vectors) HWY_ATTR {
     Cell* at = plane;
     for (int64_t y = std::max<int64_t>(g.stacked > 1 ? y0 : y0 - border, 0); y < bottom; ++y) {
       Cell* row = plane + (g.plane_row(y - y0) + border) * row_cells;

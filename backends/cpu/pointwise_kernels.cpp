@@ -28,16 +28,6 @@ HWY_INLINE void with_lanes(int64_t n, F&& f) {
   f(hn::CappedTag<float, 4>());
 }
 
-// Whole vectors are stored with the arithmetic's own rounding.
-template <class A>
-HWY_INLINE WholeOf<A> rounding(Whole) {
-  return {};
-}
-template <class A>
-HWY_INLINE Part rounding(Part part) {
-  return part;
-}
-
 // Whether numbers of T are cells of the arithmetic as they lie in memory.
 template <class A, class T>
 constexpr bool are_cells = A::pairs ? std::is_same_v<T, bf16> : std::is_same_v<T, float>;
@@ -60,8 +50,7 @@ const typename A::Cell* load_rows(const Rows<T>& source, const float* centre, in
   auto* to = static_cast<std::conditional_t<A::pairs, bf16, float>*>(block);
   const int64_t all = rows * channels, width = centre == nullptr ? all : channels;
   for (int64_t begin = 0; begin < all; begin += width)
-    each_vector(0, width, [&](int64_t i, auto whole_or_part) HWY_ATTR {
-      const auto memory = rounding<A>(whole_or_part);
+    each_vector(0, width, [&](int64_t i, auto memory) HWY_ATTR {
       memory.store(row_value(source, centre, row * channels + begin + i, i, memory), to + begin + i);
     });
   return static_cast<const typename A::Cell*>(block);
@@ -220,7 +209,7 @@ HWY_NOINLINE void map_tiles(const RowMap<T>& map, const typename A::Cell* const*
   const auto of_groups = [&](auto groups) HWY_ATTR {
     for (; i < count && map.tiles[i].groups == decltype(groups)::value; ++i) {
       if (R > 1) ahead.fetch();
-      map_tile<A, R, decltype(groups)::value, known_cells...>(map, x, row, i, rounding<A>(Whole()));
+      map_tile<A, R, decltype(groups)::value, known_cells...>(map, x, row, i, Whole());
     }
   };
   of_groups(Count<4>());
@@ -229,7 +218,7 @@ HWY_NOINLINE void map_tiles(const RowMap<T>& map, const typename A::Cell* const*
   for (; i < count; ++i) {
     if (R > 1) ahead.fetch();
     if (map.tiles[i].results == lanes())
-      map_tile<A, R, 1, known_cells...>(map, x, row, i, rounding<A>(Whole()));
+      map_tile<A, R, 1, known_cells...>(map, x, row, i, Whole());
     else
       map_tile<A, R, 1, known_cells...>(map, x, row, i, Part{map.tiles[i].results});
   }
@@ -406,7 +395,7 @@ HWY_INLINE void map_by_matrices(const RowMap<bf16>& map, int64_t row, int64_t ro
     const auto store = [&](int64_t r, auto count) HWY_ATTR {
       V sum[decltype(count)::value];
       for (int k = 0; k < count.value; ++k) sum[k] = hn::Add(hn::Load(D(), results + (r + k) * slab_channels), shift);
-      store_tile<decltype(count)::value>(map, sum, (row + r) * channels + column, rounding<Bf16>(Whole()));
+      store_tile<decltype(count)::value>(map, sum, (row + r) * channels + column, Whole());
     };
     int64_t r = 0;
     for (; r + 8 <= rows; r += 8) store(r, Count<8>());

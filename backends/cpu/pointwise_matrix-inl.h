@@ -78,7 +78,7 @@ constexpr int64_t summed_rows = 128, summed_cells = summed_rows / 2 * slab_chann
 
 // 16 channels of `rows` rows, 32 or fewer, as pairs of rows, zeros behind them.
 HWY_INLINE void pair_rows(const SumSide& side, int64_t channel, int64_t row, int64_t rows, uint32_t* out) {
-  const WholeOf<Bf16> memory;
+  const Whole memory;
   const int64_t stride = side.channels, at = row * stride + channel;
   const bf16 *x = side.rows.x + at, *minus = side.rows.minus == nullptr ? nullptr : side.rows.minus + at;
   V sum = hn::Zero(D());

@@ -30,6 +30,13 @@ HWY_INLINE V widen(hn::Vec<Half> v) {
   return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(d, v)));
 }
 HWY_INLINE hn::Vec<Half> narrow(V v) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  if (rounds_to_bf16) {
+    hn::Vec<Half> half;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(half.raw) : "v"(v.raw));
+    return half;
+  }
+#endif
   const hn::Rebind<uint32_t, D> d;
   const auto bits = hn::BitCast(d, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1));

@@ -39,6 +39,8 @@ std::optional<Arithmetic> chosen;
 
 }  // namespace
 
+bool rounds_to_bf16 = has_dot();  // the same instruction set
+
 Arithmetic bf16_arithmetic() {
   static const Arithmetic fastest = has_amx() ? Arithmetic::matrices : dot_pays() ? Arithmetic::pairs : Arithmetic::f32;
   return chosen.value_or(fastest);
@@ -66,6 +68,7 @@ void use_simd_target(std::string_view name) {
       if (name == hwy::TargetName(rest & -rest)) target = rest & -rest;
     hwy::SetSupportedTargetsForTest(target);
   }
+  rounds_to_bf16 = has_dot() && chosen != Arithmetic::f32;
   hwy::GetChosenTarget().DeInit();  // the next kernel looks anew
 }
 

@@ -5,3 +5,10 @@
 #pragma once
 
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+
+namespace mgic::cpu {
+
+// Whether f32 is rounded to bf16 by the machine's own instruction, where it has one.
+extern bool rounds_to_bf16;
+
+}  // namespace mgic::cpu
