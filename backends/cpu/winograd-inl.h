@@ -4,10 +4,11 @@
 //   Y = Aᵀ [ Σ_c (G w_c Gᵀ) ⊙ (Bᵀ x_c B) ] A        Y M×M, x (M + 2)×(M + 2), w 3×3
 //
 // (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, 2015, arXiv 1509.09308, section 4.) Some tiles at a
-// time: their inputs are transformed from the planes, for each of the positions a vector of weights serves all of them,
-// and the products are transformed on their way to the block of outputs. Transforms and sums are in f32; with pairs of
-// bf16 the transformed values are rounded to it. Errors are some roundings larger than those of the plain sum with
-// M = 2, and some tens with M = 4, which is therefore for f32 alone.
+// time, and of their positions two rows at a time, whose transforms share most of their arithmetic: inputs are
+// transformed from the planes, for each of the positions a vector of weights serves all tiles, and the products are
+// transformed on their way out. Transforms and sums are in f32; with pairs of bf16 the transformed values are rounded
+// to it. Errors are some roundings larger than those of the plain sum with M = 2, and some tens with M = 4, which is
+// therefore for f32 alone.
 #if defined(MGIC_CPU_WINOGRAD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MGIC_CPU_WINOGRAD_INL_H
 #undef MGIC_CPU_WINOGRAD_INL_H

@@ -46,6 +46,8 @@ const std::vector<Conv> convolutions = {
     {2, 16, 12, 32, 16, 3, {1, 1, 1, 1}},   // and dense,
     {21, 4, 4, 32, 32, 3, {1, 1, 1, 2}},    // several images in one plane,
     {14, 6, 4, 20, 20, 3, {1, 1, 1, 5}},    // of the smaller tiles
+    {4, 32, 32, 64, 64, 3, {1, 1, 1, 8}},   // a map that is stored past the caches, with groups of 8,
+    {2, 64, 32, 64, 64, 3, {1, 1, 1, 4}},   // and of 16
     {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise
