@@ -602,6 +602,7 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
                 [&] HWY_ATTR { meanwhile(share); });
           };
           // Sums enough to hide their latency, and no more than there are registers.
+          constexpr int some = many_registers ? 2 : 1;
           if constexpr (sharing > 0)
             outer(Count<8 / sharing>(), Count<sharing>());
           else if (outputs % 8 != 0)
@@ -609,7 +610,7 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
           else if (many_registers && outputs % 16 == 0)
             outer(Count<1>(), Count<16>());
           else
-            outer(Count < many_registers ? 2 : 1 > (), Count<8>());
+            outer(Count<some>(), Count<8>());
         }
     });
   };
