@@ -86,12 +86,17 @@ struct InputGradients {
   template <int n>
   HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
     const auto each = [&](auto&& f) HWY_ATTR { map.each(place, u, v, past, f); };
-    if (call.before == nullptr)
-      return each([&](int64_t at, V value, auto memory) HWY_ATTR {
-        if (call.dx != nullptr) cpu::HWY_NAMESPACE::put(value, call.accumulate_dx, memory, call.dx + at);
-        if (call.dminus != nullptr)
-          cpu::HWY_NAMESPACE::put(hn::Neg(value), call.accumulate_dminus, memory, call.dminus + at);
+    if (call.before == nullptr) {
+      // By value: after every store, the compiler would read them again.
+      T *const dx = call.dx, *const dminus = call.dminus;
+      const bool adds = call.accumulate_dx, adds_minus = call.accumulate_dminus;
+      if (dminus == nullptr && !adds)
+        return each([=](int64_t at, V v, auto memory) HWY_ATTR { memory.store(v, dx + at); });
+      return each([=](int64_t at, V v, auto memory) HWY_ATTR {
+        if (dx != nullptr) cpu::HWY_NAMESPACE::put(v, adds, memory, dx + at);
+        if (dminus != nullptr) cpu::HWY_NAMESPACE::put(hn::Neg(v), adds_minus, memory, dminus + at);
       });
+    }
     with_activation(call.activation, [&](auto activation) HWY_ATTR {
       if (call.scale == nullptr)
         return each([&](int64_t at, V value, auto memory) HWY_ATTR {
