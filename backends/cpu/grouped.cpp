@@ -40,6 +40,12 @@ void choose_winograd(Grouped& g) {
   if (g.whole_tiles()) g.stacked = images;
 }
 
+// Of a vector that holds several groups; 0: it holds one only, or a group's sides differ.
+int64_t shared_lanes(const Grouped& g) {
+  const int64_t lanes = lanes_of(slab_channels);
+  return g.inputs == g.outputs && lanes > g.inputs ? lanes : 0;
+}
+
 }  // namespace
 
 bool grouped_suits(const ConvParams& p, const Shape& x, const Shape& w) {
@@ -74,13 +80,6 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmet
   choose_winograd(g);
   return g;
 }
-
-namespace {
-int64_t shared_lanes(const Grouped& g) {
-  const int64_t lanes = lanes_of(slab_channels);
-  return g.inputs == g.outputs && lanes > g.inputs ? lanes : 0;
-}
-}  // namespace
 
 int64_t quad_lanes(const Grouped& g) { return g.inputs == 4 ? shared_lanes(g) : 0; }
 

@@ -37,9 +37,9 @@ class Packing {
     const int64_t begin = block % vectors_ * lanes_;
     return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, n)};
   }
+  int64_t step() const { return step_; }  // from one result of a group to the next
   // An element's place in its block is the sum of its position's, its result's and its summand's, which is that of
   // result o where groups are turned.
-  int64_t step() const { return step_; }  // from one result of a group to the next
   int64_t result(int64_t group, int64_t o) const { return (shared_ > 0 ? g_.outputs * group + o : o) % lanes_ * step_; }
   int64_t summand(int64_t i, int64_t o, int64_t positions) const {
     if (turned_) return turned_place(o, i, g_.outputs) * lanes_;
@@ -157,7 +157,7 @@ const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t positio
   if (shared_ > 0) {
     const int64_t n = g_.outputs, channel = n * group;
     // Turned, a lane is of one of two neighbouring outputs, by the vector, and of an input.
-    const int64_t vector = turned_ ? (Packing::turned_place(o, 2 * v, n)) + o % 2 : o, lane = turned_ ? o / 2 * 2 : 0;
+    const int64_t vector = turned_ ? Packing::turned_place(o, 2 * v, n) + o % 2 : o, lane = turned_ ? o / 2 * 2 : 0;
     return memory_.data() + ((channel / shared_ * positions_ + position) * n + vector) * shared_ + channel % shared_ +
            lane;
   }

@@ -86,9 +86,11 @@ struct InputGradients {
   template <int n>
   HWY_INLINE void put(const Place& place, int u, V (&v)[n]) {
     const auto each = [&](auto&& f) HWY_ATTR { map.each(place, u, v, past, f); };
-    if (call.before == nullptr) {
-      // By value: after every store, the compiler would read them again.
-      T *const dx = call.dx, *const dminus = call.dminus;
+    // By value: after every store, the compiler would read them again.
+    T* const dx = call.dx;
+    const T* const before = call.before;
+    if (before == nullptr) {
+      T* const dminus = call.dminus;
       const bool adds = call.accumulate_dx, adds_minus = call.accumulate_dminus;
       if (dminus == nullptr && !adds)
         return each([=](int64_t at, V v, auto memory) HWY_ATTR { memory.store(v, dx + at); });
@@ -99,14 +101,13 @@ struct InputGradients {
     }
     with_activation(call.activation, [&](auto activation) HWY_ATTR {
       if (call.scale == nullptr)
-        return each([&](int64_t at, V value, auto memory) HWY_ATTR {
-          memory.store(activation.gradient(memory.load(call.before + at), value), call.dx + at);
-        });
+        return each([&](int64_t at, V value, auto memory)
+                        HWY_ATTR { memory.store(activation.gradient(memory.load(before + at), value), dx + at); });
       V own = hn::Zero(D()), own_centred = hn::Zero(D());
       each([&](int64_t at, V value, auto memory) HWY_ATTR {
-        const V centred = hn::Sub(memory.load(call.before + at), mean[u]);
+        const V centred = hn::Sub(memory.load(before + at), mean[u]);
         const V dz = stored_as(activation.gradient(hn::MulAdd(centred, scale[u], beta[u]), value), T());
-        memory.store(dz, call.dx + at);
+        memory.store(dz, dx + at);
         own = hn::Add(own, dz);
         own_centred = hn::MulAdd(dz, centred, own_centred);
       });

@@ -1,5 +1,5 @@
 // What one thread does with its items of one pass (passes.h): packing them into planes (planes-inl.h), computing a
-// block of rows, and what happens to it on its way out.
+// block of rows, and where its outputs go (outputs-inl.h).
 #include "backends/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/pass_kernels.cpp"
@@ -17,7 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 namespace {
 
-// Rows that are computed before they are stored: enough for the tiles, few enough for the first cache.
+// Rows that are computed at a time: enough for the tiles, few enough for the first cache.
 template <class A>
 int64_t block_rows(const Grouped& g) {
 #if MGIC_HAS_MATRICES

@@ -23,7 +23,8 @@ using V = hn::Vec<D>;
 
 inline HWY_ATTR int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 
-// bf16 in memory, f32 in registers. Rounded to nearest even; NaN stays NaN.
+// bf16 in memory, f32 in registers. Rounded to nearest even; NaN stays NaN. Where the machine's instruction rounds,
+// subnormal numbers become zero.
 using Half = hn::Rebind<uint16_t, D>;
 HWY_INLINE V widen(hn::Vec<Half> v) {
   const hn::Rebind<uint32_t, D> d;

@@ -269,7 +269,7 @@ struct TurnedGroups {
       step(3, turned<3>(v));
     }
   }
-  // The products of N tiles.
+  // The products of N tiles. All channels of such groups are in one slab, so there is nothing to add them to.
   template <int N>
   static HWY_INLINE void sums(const float* HWY_RESTRICT w, const float* HWY_RESTRICT x, float* HWY_RESTRICT out) {
     const D d;

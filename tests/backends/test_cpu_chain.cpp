@@ -77,7 +77,8 @@ const std::vector<ChainCase> chains = {
     {{2, 40, 40, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several bands an image
     {{9, 28, 28, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},  // more parts of the batch than threads
     {{1, 3, 130, 32}, {{16, 1, 2}}},
-    {{4, 32, 32, 64}, {{64, 3, 4, none}, {64, 3, 16}}, false, true},  // maps that are stored past the caches
+    // Maps that are stored past the caches; without kinks, since some of so many values lie within rounding of one.
+    {{4, 32, 32, 64}, {{64, 3, 4, none}, {64, 3, 16}}, false, true},
 };
 
 constexpr size_t raw_output = 1;  // of a lone link
