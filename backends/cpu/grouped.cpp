@@ -30,20 +30,22 @@ int64_t images_at_a_time(const Grouped& g) {
   return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / threads(), 1));
 }
 
-void choose_winograd(Grouped& g) {
-  if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return;
-  const int64_t images = images_at_a_time(g);
-  // The larger tiles suit f32 alone (winograd-inl.h). There must be enough of them to serve with one vector of weights,
-  // and a thread's own cache has to keep the weights, four times as many as those of the kernel.
-  const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && images * g.image_pixels() >= 64;
-  g.tile = g.arithmetic == Arithmetic::f32 && covers && g.inputs * g.outputs <= 64 * 64 ? 4 : 2;
-  if (g.whole_tiles()) g.stacked = images;
-}
-
 // Of a vector that holds several groups; 0: it holds one only, or a group's sides differ.
 int64_t shared_lanes(const Grouped& g) {
   const int64_t lanes = lanes_of(slab_channels);
   return g.inputs == g.outputs && lanes > g.inputs ? lanes : 0;
+}
+
+void choose_winograd(Grouped& g) {
+  if (!winograd_suits(g.kernel, g.inputs, g.outputs)) return;
+  const int64_t images = images_at_a_time(g);
+  g.in_rows = g.arithmetic == Arithmetic::f32 && g.inputs < slab_channels && shared_lanes(g) > 0;
+  // The larger tiles suit f32 alone (winograd-inl.h). Where they are square, there must be enough of them to serve with
+  // one vector of weights, and a thread's own cache has to keep the weights, four times as many as those of the kernel.
+  const bool covers = g.height % 4 == 0 && g.width % 4 == 0 && images * g.image_pixels() >= 64;
+  const bool large = g.in_rows ? g.width % 4 == 0 : covers && g.inputs * g.outputs <= 64 * 64;
+  g.tile = g.arithmetic == Arithmetic::f32 && large ? 4 : 2;
+  if (g.whole_tiles()) g.stacked = images;
 }
 
 }  // namespace
@@ -82,10 +84,5 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmet
 }
 
 int64_t quad_lanes(const Grouped& g) { return g.inputs == 4 ? shared_lanes(g) : 0; }
-
-int64_t turned_lanes(const Grouped& g) {
-  const bool suits = g.tile > 0 && g.arithmetic == Arithmetic::f32 && (g.inputs == 4 || g.inputs == 8);
-  return suits ? shared_lanes(g) : 0;
-}
 
 }  // namespace mgic::cpu

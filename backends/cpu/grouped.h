@@ -35,8 +35,10 @@ struct Grouped {
   // for matrices fewer than a slab.
   int64_t merged = 1;
   Arithmetic arithmetic = Arithmetic::f32;
-  // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum.
+  // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum. In rows, tiles are one output
+  // high (winograd_rows-inl.h): where groups of four or eight share a vector, and products are in f32.
   int64_t tile = 0;
+  bool in_rows = false;
   // Small images have few tiles. So many of them lie below each other in one plane, with a border between them, as one
   // image of so many times the height.
   int64_t stacked = 1;
@@ -48,9 +50,10 @@ struct Grouped {
   int64_t plane_row(int64_t y) const { return stacked > 1 ? y + y / height * border() : y; }
   int64_t plane_rows(int64_t rows) const { return stacked > 1 ? plane_row(rows) + border() : rows + 2 * border(); }
   // Weights of a pair of channels: those of the kernel, or of a tile's transform.
-  int64_t positions() const { return tile > 0 ? (tile + 2) * (tile + 2) : taps(); }
+  int64_t positions() const { return tile > 0 ? (in_rows ? kernel : tile + 2) * (tile + 2) : taps(); }
   // Gradients of weights go through Winograd's filtering too where whole tiles cover the image.
-  bool whole_tiles() const { return tile > 0 && height % tile == 0 && width % tile == 0; }
+  bool whole_tiles() const { return tile > 0 && height % tile_height() == 0 && width % tile == 0; }
+  int64_t tile_height() const { return in_rows ? 1 : tile; }
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }
@@ -102,8 +105,5 @@ int64_t lanes_of(int64_t results);
 // Groups with four channels on either side fill a whole vector with several groups, a block of four lanes each: lanes
 // of that vector, or 0 where the groups have other sizes or the machine's vectors hold one block only.
 int64_t quad_lanes(const Grouped& g);
-// The same for groups of four or eight whose products with Winograd's filtering are in f32: lanes of a vector that
-// holds several of them, whose pairs of lanes are turned within each group (winograd-inl.h).
-int64_t turned_lanes(const Grouped& g);
 
 }  // namespace mgic::cpu

@@ -17,8 +17,8 @@ class Packing {
   explicit Packing(const Grouped& g)
       : g_(g),
         step_(g.arithmetic == Arithmetic::f32 ? 1 : 2),
-        turned_(turned_lanes(g) > 0),
-        shared_(std::max(turned_lanes(g), quad_lanes(g))),
+        turned_(g.in_rows),
+        shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
         lanes_(shared_ > 0 ? shared_ : lanes_of(g.outputs)),
         vectors_((g.outputs + lanes_ - 1) / lanes_),
         position_((std::min(g.inputs, slab_channels) + step_ - 1) / step_ * lanes_ * step_) {}
@@ -37,21 +37,24 @@ class Packing {
     const int64_t begin = block % vectors_ * lanes_;
     return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, n)};
   }
-  int64_t step() const { return step_; }  // from one result of a group to the next
   // An element's place in its block is the sum of its position's, its result's and its summand's, which is that of
-  // result o where groups are turned.
-  int64_t result(int64_t group, int64_t o) const { return (shared_ > 0 ? g_.outputs * group + o : o) % lanes_ * step_; }
+  // result o too where groups are turned.
+  int64_t step() const { return turned_ ? 0 : step_; }  // from one result of a group to the next
+  int64_t result(int64_t group, int64_t o) const {
+    return (shared_ > 0 ? g_.outputs * group + (turned_ ? 0 : o) : o) % lanes_ * step_;
+  }
   int64_t summand(int64_t i, int64_t o, int64_t positions) const {
-    if (turned_) return turned_place(o, i, g_.outputs) * lanes_;
+    if (turned_) return turned_vector(o, i) * lanes_ + turned_lane(o, i);
     const int64_t within = i % slab_channels;
     return i / slab_channels * positions * position_ + within / step_ * lanes_ * step_ + within % step_;
   }
   // Results that have places of their own for summands.
   int64_t kinds() const { return turned_ ? g_.outputs : 1; }
 
-  // Of the vectors of weights that a group of n has where it is turned, the one that couples lane o, or its neighbour,
-  // with channel i: turned by how many pairs, and whether i is even.
-  static int64_t turned_place(int64_t o, int64_t i, int64_t n) { return (i / 2 * 2 + n - o / 2 * 2) % n + i % 2; }
+  // Where groups are turned (winograd_rows-inl.h), the vector of weights, and the lane of the group in it, that couple
+  // output o with channel i.
+  static int64_t turned_vector(int64_t o, int64_t i) { return ((o ^ i) & ~1) | (i & 1); }
+  static int64_t turned_lane(int64_t o, int64_t i) { return (i & ~1) | (o & 1); }
 
  private:
   const Grouped g_;
@@ -114,7 +117,7 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
       std::ranges::fill(taps, 0.0f);
       pack(g, packing, summands, block, transposed, w, scale, taps.data());
       for (int64_t slab = 0; slab < slabs; ++slab)
-        winograd_of_taps(g.tile, taps.data() + slab * g.taps() * n, n, out + slab * g.positions() * n);
+        winograd_of_taps(g, taps.data() + slab * g.taps() * n, n, out + slab * g.positions() * n);
     }
   });
   return packed;
@@ -136,11 +139,9 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w) { return 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),
       positions_(g.whole_tiles() ? g.positions() : g.taps()),
-      turned_(g.whole_tiles() && turned_lanes(g) > 0),
-      shared_(turned_ ? turned_lanes(g) : quad_lanes(g)),
-      run_(turned_       ? 2
-           : shared_ > 0 ? 4
-                         : lanes_of(g.inputs)),
+      turned_(g.whole_tiles() && g.in_rows),
+      shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
+      run_(shared_ > 0 ? 4 : lanes_of(g.inputs)),
       vectors_((g.inputs + run_ - 1) / run_),
       outputs_(std::min(g.outputs, slab_channels)),
       size_(shared_ > 0 ? padded(g.in_channels()) * positions_ * g.outputs
@@ -156,10 +157,7 @@ void WeightGradients::clear(int i, int64_t first_bundle, int64_t last_bundle) {
 const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t position, int64_t v) const {
   if (shared_ > 0) {
     const int64_t n = g_.outputs, channel = n * group;
-    // Turned, a lane is of one of two neighbouring outputs, by the vector, and of an input.
-    const int64_t vector = turned_ ? Packing::turned_place(o, 2 * v, n) + o % 2 : o, lane = turned_ ? o / 2 * 2 : 0;
-    return memory_.data() + ((channel / shared_ * positions_ + position) * n + vector) * shared_ + channel % shared_ +
-           lane;
+    return memory_.data() + ((channel / shared_ * positions_ + position) * n + o) * shared_ + channel % shared_;
   }
   const int64_t own = std::min(slab_channels, g_.outputs - o / slab_channels * slab_channels);
   return memory_.data() +
@@ -173,17 +171,30 @@ void WeightGradients::write(Sink sink) {
   const bool accumulate = accumulates(sink);
   const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
   sum_parts();
+  std::vector<int64_t> turned;  // where a group keeps a gradient, for every output and input
+  if (turned_)
+    for (int64_t o = 0; o < g_.outputs; ++o)
+      for (int64_t i = 0; i < g_.inputs; ++i)
+        turned.push_back(Packing::turned_vector(o, i) * shared_ + Packing::turned_lane(o, i));
   parallel_ranges(g_.groups, 2 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
-      for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        float* own = dw + (channel * taps + tap) * own_inputs;
+        if (turned_) {
+          const float* from = first_of(group, 0, tap, 0);
+          const int64_t* places = turned.data() + o * g_.inputs + first;
+          for (int64_t i = 0; i < own_inputs; ++i) own[i] = accumulate ? own[i] + from[places[i]] : from[places[i]];
+          continue;
+        }
         for (int64_t i = first, v = first / run_; i < first + own_inputs; ++v) {
           const float* from = first_of(group, o, tap, v) + i - v * run_;
-          float* to = dw + (channel * taps + tap) * own_inputs + i - first;
+          float* to = own + i - first;
           const int64_t n = std::min((v + 1) * run_, first + own_inputs) - i;
           for (int64_t l = 0; l < n; ++l) to[l] = accumulate ? to[l] + from[l] : from[l];
           i += n;
         }
+      }
     }
   });
 }
@@ -198,7 +209,7 @@ void WeightGradients::sum_parts() {
       for (int part = 1; part < parts_; ++part)
         for (int64_t k = 0; k < run; ++k) sum[k] += sum[part * size_ + k];
       if (positions_ == g_.taps()) continue;
-      winograd_to_taps(g_.tile, sum, n, taps.data());
+      winograd_to_taps(g_, sum, n, taps.data());
       std::copy(taps.begin(), taps.end(), sum);
     }
   });

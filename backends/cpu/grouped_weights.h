@@ -8,7 +8,7 @@ namespace mgic::cpu {
 
 // (groups, vectors of outputs, slabs of inputs, positions, cells, lanes), zero where there is no
 // such output or input. A cell is an f32 or, where the arithmetic is of bf16, two of them for neighbouring inputs.
-// Where groups are turned (turned_lanes), a cell is a vector of weights that follows the turning.
+// Where tiles are in rows, a cell is a vector of weights of one turn (winograd_rows-inl.h).
 // scale: a factor for each output channel; may be null.
 Scratch<uint32_t> forward_weights(const Grouped& g, const float* w, const float* scale = nullptr);
 // For gradients of the input: mirrored, and with inputs and outputs exchanged.

@@ -9,7 +9,7 @@
 #include "backends/cpu/matrix-inl.h"
 #include "backends/cpu/outputs-inl.h"
 #include "backends/cpu/planes-inl.h"
-#include "backends/cpu/winograd-inl.h"
+#include "backends/cpu/winograd_rows-inl.h"
 #include "backends/cpu/pass_kernels.h"
 // clang-format on
 
@@ -23,20 +23,30 @@ int64_t block_rows(const Grouped& g) {
 #if MGIC_HAS_MATRICES
   if (g.arithmetic == Arithmetic::matrices) return matrix_rows(g);
 #endif
+  if (g.in_rows) return g.stacked * g.height;
   const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles)
                        : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles)
                                      : tile_rows(g.width);
   return std::max<int64_t>(64 / g.width / tile, 1) * tile;
 }
 
-// f(tag, n) with the vectors that hold so many results of a group; or, where several groups share a vector, n channels
-// each.
-template <class A, class F>
+// f(tag, quads) with the vectors that hold so many results of a group, or several groups of four channels.
+template <class F>
 HWY_INLINE void with_vectors(const Grouped& g, int64_t results, F&& f) {
-  if constexpr (!A::pairs && hn::MaxLanes(D()) > 8)
-    if (g.inputs == 8 && turned_lanes(g) > 0) return f(D(), Count<8>());
-  if (quad_lanes(g) > 0) return f(D(), Count<4>());
-  with_result_lanes(results, [&](auto d) HWY_ATTR { f(d, Count<0>()); });
+  if (quad_lanes(g) > 0) return f(D(), std::true_type());
+  with_result_lanes(results, [&](auto d) HWY_ATTR { f(d, std::false_type()); });
+}
+
+// f(M, n) for Winograd's filtering in rows: its tiles, and the channels of a group.
+template <class F>
+HWY_INLINE void with_rows(const Grouped& g, F&& f) {
+  const auto channels = [&](auto tile) HWY_ATTR {
+    if constexpr (hn::MaxLanes(D()) > 8)
+      if (g.inputs == 8) return f(tile, Count<8>());
+    if constexpr (hn::MaxLanes(D()) > 4) f(tile, Count<4>());
+  };
+  if (g.tile == 4) return channels(Count<4>());
+  channels(Count<2>());
 }
 
 // Rows of a block of outputs from row y on, whose rows lie `pitch` pixels apart, go to their place.
@@ -70,17 +80,37 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
   const auto fetch = [next](int64_t pixels) HWY_ATTR {
     if (next != nullptr) next->fetch(pixels);
   };
-  with_vectors<A>(g, g.outputs, [&](auto d, auto sharing) HWY_ATTR {
+  const int64_t first = slab * slab_channels;
+  if constexpr (!A::pairs)
+    if (g.in_rows)
+      return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+        for (int u = 0; u < slab_vectors; ++u) {
+          const int64_t channel = first + u * lanes();
+          const Tiles<float> in{planes + slab * plane + g.plane_row(y - top) * row_cells + u * lanes(),
+                                plane,
+                                row_cells,
+                                slabs,
+                                g.kernel,
+                                cells,
+                                weights + (bundle * slab_channels + channel) * g.positions() * g.inputs,
+                                nullptr,
+                                0,
+                                &g,
+                                y - top};
+          winograd_rows<tile.value, n.value>(in, u, y, rows, g.width, fetch, outputs);
+        }
+      });
+  with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
-    const int64_t first = slab * slab_channels, own = std::min(groups * g.outputs - first, slab_channels);
-    const int64_t blocks = sharing.value > 0 ? slab_channels / lanes : (own + lanes - 1) / lanes;
+    const int64_t own = std::min(groups * g.outputs - first, slab_channels);
+    const int64_t blocks = quads.value ? slab_channels / lanes : (own + lanes - 1) / lanes;
     const int64_t blocks_of_group = (g.outputs + lanes - 1) / lanes;
     const auto tiles_from = [&](int64_t lane) HWY_ATTR {
       const int64_t channel = first + lane, group = channel / g.outputs;
-      const int64_t in = sharing.value > 0 ? channel : group * g.inputs;
+      const int64_t in = quads.value ? channel : group * g.inputs;
       const int64_t block_of_weights =
-          sharing.value > 0 ? (bundle * slab_channels + channel) / lanes
-                            : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
+          quads.value ? (bundle * slab_channels + channel) / lanes
+                      : (bundle * g.bundle() + group) * blocks_of_group + channel % g.outputs / lanes;
       return Tiles<typename A::Cell>{
           planes + in / slab_channels * plane + g.plane_row(y - top) * row_cells + A::cells(in % slab_channels),
           plane,
@@ -104,11 +134,12 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
         return;
       }
 #endif
-    if constexpr (!A::pairs)
-      if (g.tile == 4) return winograd<A, 4, sharing.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
-    if (g.tile == 2) return winograd<A, 2, sharing.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+    if constexpr (!A::pairs && !quads.value)
+      if (g.tile == 4) return winograd<A, 4, false>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+    if constexpr (A::pairs || !quads.value)
+      if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
     fetch(rows * g.width);
-    for (int64_t i = 0; i < blocks; ++i) tiles<A, (sharing.value > 0)>(d, tiles_from(i * lanes), rows, g.width);
+    for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
     put_block(block, g.width, y, rows, g.width, outputs);
   });
 }
@@ -200,7 +231,17 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   if (g.whole_tiles()) {
     const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
-    return with_vectors<A>(g, g.inputs, [&](auto d, auto sharing) HWY_ATTR {
+    if constexpr (!A::pairs)
+      if (g.in_rows)
+        return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+          for (int64_t in = 0; in < groups * g.inputs; in += lanes()) {
+            const int64_t at = in / slab_channels * plane + in % slab_channels;
+            winograd_rows_weights<tile.value, n.value>(
+                g, x_planes + at, from + at, rows,
+                dw + (bundle * g.bundle() * g.inputs + in) * g.positions() * g.inputs, fetch);
+          }
+        });
+    return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
       constexpr int64_t lanes = hn::MaxLanes(d);
       const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
                     vector = g.positions() * own * lanes;
@@ -209,12 +250,13 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
         for (int64_t o = 0; o < out_slabs; ++o) {
           const int64_t out = in / g.inputs * g.outputs + o * slab_channels;
           const int64_t blocks =
-              sharing.value > 0 ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
-          const auto tiles_of = [&](auto tile) HWY_ATTR {
-            winograd_weights<A, decltype(tile)::value, sharing.value>(
-                d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
-                dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector,
-                fetch);
+              quads.value ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
+          const auto tiles_of = [&]([[maybe_unused]] auto tile) HWY_ATTR {
+            if constexpr (A::pairs || !quads.value)
+              winograd_weights<A, decltype(tile)::value, quads.value>(
+                  d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
+                  dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector,
+                  fetch);
           };
           if constexpr (!A::pairs)
             if (g.tile == 4) {

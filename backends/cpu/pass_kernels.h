@@ -51,7 +51,7 @@ struct Walk {
 };
 
 // Rows that tiles of 4 outputs read and compute for so many rows: where a chain is evaluated, its bands have halos.
-inline int64_t whole_tiles(const Grouped& g, int64_t rows) { return g.tile == 4 ? (rows + 3) / 4 * 4 : rows; }
+inline int64_t whole_tiles(const Grouped& g, int64_t rows) { return g.tile_height() == 4 ? (rows + 3) / 4 * 4 : rows; }
 
 // The kernels for maps of T on the machine at hand. scratch holds planes (and pairs of pixels behind them), block the
 // outputs on their way out.

@@ -56,16 +56,21 @@ HWY_INLINE void taps(const V* m, V* t) {
   }
 }
 
-template <int M, class Element>
+template <int M, bool in_rows, class Element>
 void of_taps(const float* w, int64_t n, Element* out) {
-  constexpr int side = M + 2;
+  constexpr int side = M + 2, rows = in_rows ? 3 : side;
   for (int64_t i = 0; i < n; i += lanes()) {
-    const auto tap = [&](int k) HWY_ATTR { return hn::LoadU(D(), w + k * n + i); };
-    V columns[3][side];
+    const auto tap = [&](int u, int v) HWY_ATTR { return hn::LoadU(D(), w + (3 * u + v) * n + i); };
+    V columns[3][rows];
 #pragma GCC unroll 3
-    for (int v = 0; v < 3; ++v) weights<M>(tap(v), tap(3 + v), tap(6 + v), columns[v]);
+    for (int v = 0; v < 3; ++v) {
+      if constexpr (in_rows)
+        for (int u = 0; u < 3; ++u) columns[v][u] = tap(u, v);
+      else
+        weights<M>(tap(0, v), tap(1, v), tap(2, v), columns[v]);
+    }
 #pragma GCC unroll 6
-    for (int r = 0; r < side; ++r) {
+    for (int r = 0; r < rows; ++r) {
       V row[side];
       weights<M>(columns[0][r], columns[1][r], columns[2][r], row);
 #pragma GCC unroll 6
@@ -74,17 +79,20 @@ void of_taps(const float* w, int64_t n, Element* out) {
   }
 }
 
-template <int M>
+template <int M, bool in_rows>
 void to_taps(const float* m, int64_t n, float* out) {
-  constexpr int side = M + 2;
+  constexpr int side = M + 2, rows = in_rows ? 3 : side;
   for (int64_t i = 0; i < n; i += lanes()) {
     V columns[side][3];
 #pragma GCC unroll 6
     for (int k = 0; k < side; ++k) {
-      V column[side];
+      V column[rows];
 #pragma GCC unroll 6
-      for (int r = 0; r < side; ++r) column[r] = hn::LoadU(D(), m + (r * side + k) * n + i);
-      taps<M>(column, columns[k]);
+      for (int r = 0; r < rows; ++r) column[r] = hn::LoadU(D(), m + (r * side + k) * n + i);
+      if constexpr (in_rows)
+        std::copy_n(column, 3, columns[k]);
+      else
+        taps<M>(column, columns[k]);
     }
 #pragma GCC unroll 3
     for (int u = 0; u < 3; ++u) {
@@ -98,14 +106,20 @@ void to_taps(const float* m, int64_t n, float* out) {
   }
 }
 
-void of_taps_f32(int64_t tile, const float* w, int64_t n, float* out) {
-  tile == 4 ? of_taps<4>(w, n, out) : of_taps<2>(w, n, out);
+// f(M, whether tiles are in rows).
+template <class F>
+HWY_INLINE void with_tile(const Grouped& g, F&& f) {
+  const auto tile = [&](auto in_rows) { g.tile == 4 ? f(Count<4>(), in_rows) : f(Count<2>(), in_rows); };
+  g.in_rows ? tile(std::true_type()) : tile(std::false_type());
 }
-void of_taps_bf16(int64_t tile, const float* w, int64_t n, bf16* out) {
-  tile == 4 ? of_taps<4>(w, n, out) : of_taps<2>(w, n, out);
+void of_taps_f32(const Grouped& g, const float* w, int64_t n, float* out) {
+  with_tile(g, [&](auto tile, auto in_rows) { of_taps<tile.value, in_rows.value>(w, n, out); });
 }
-void back_to_taps(int64_t tile, const float* m, int64_t n, float* out) {
-  tile == 4 ? to_taps<4>(m, n, out) : to_taps<2>(m, n, out);
+void of_taps_bf16(const Grouped& g, const float* w, int64_t n, bf16* out) {
+  with_tile(g, [&](auto tile, auto in_rows) { of_taps<tile.value, in_rows.value>(w, n, out); });
+}
+void back_to_taps(const Grouped& g, const float* m, int64_t n, float* out) {
+  with_tile(g, [&](auto tile, auto in_rows) { to_taps<tile.value, in_rows.value>(m, n, out); });
 }
 
 }  // namespace
@@ -123,15 +137,15 @@ HWY_EXPORT(back_to_taps);
 }  // namespace
 
 template <>
-void winograd_of_taps(int64_t tile, const float* w, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(of_taps_f32)(tile, w, n, out);
+void winograd_of_taps(const Grouped& g, const float* w, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(of_taps_f32)(g, w, n, out);
 }
 template <>
-void winograd_of_taps(int64_t tile, const float* w, int64_t n, bf16* out) {
-  HWY_DYNAMIC_DISPATCH(of_taps_bf16)(tile, w, n, out);
+void winograd_of_taps(const Grouped& g, const float* w, int64_t n, bf16* out) {
+  HWY_DYNAMIC_DISPATCH(of_taps_bf16)(g, w, n, out);
 }
-void winograd_to_taps(int64_t tile, const float* m, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(back_to_taps)(tile, m, n, out);
+void winograd_to_taps(const Grouped& g, const float* m, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(back_to_taps)(g, m, n, out);
 }
 
 }  // namespace mgic::cpu

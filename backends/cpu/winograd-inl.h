@@ -227,100 +227,15 @@ HWY_NOINLINE void put_winograd_inputs(const typename A::Cell* x, int64_t pitch, 
   });
 }
 
-// Groups of n channels that share a vector: out[l] = Σ_i w[l][i] x[i] within each of them. The two channels in the
-// place of l's pair are loaded into both lanes of it, from the vector as it is and from those that are turned by one
-// pair, two …; so n vectors of weights meet all pairs of channels, and only turning takes a shuffle.
-template <int n>
-struct TurnedGroups {
-#if HWY_TARGET != HWY_SCALAR
-  static constexpr int turns = n / 2;
-  // Channel i + 2k of the group in lane i.
-  template <int k>
-  static HWY_INLINE V turned(V v) {
-    const D d;
-    HWY_ALIGN int32_t from[hn::MaxLanes(d)];
-    for (int l = 0; l < static_cast<int>(hn::MaxLanes(d)); ++l) from[l] = l / n * n + (l + 2 * k) % n;
-    return hn::TableLookupLanes(v, hn::SetTableIndices(d, from));
-  }
-  // Of what lies at p, the even lanes, or the odd ones, each twice. On x86 that is the load's own work, if the compiler
-  // is kept from making a load and a shuffle of it.
-  template <bool odd>
-  static HWY_INLINE V twice(const float* p) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    V v;
-    using Memory = const float(*)[hn::MaxLanes(D())];
-    if constexpr (odd)
-      asm("vmovshdup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
-    else
-      asm("vmovsldup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
-    return v;
-#else
-    const V v = hn::LoadU(D(), p);
-    return odd ? hn::DupOdd(v) : hn::DupEven(v);
-#endif
-  }
-  // step(k, turned vector) for k = 0 … turns − 1.
-  template <class F>
-  static HWY_INLINE void each_turn(V v, F&& step) {
-    step(0, v);
-    step(1, turned<1>(v));
-    if constexpr (turns > 2) {
-      step(2, turned<2>(v));
-      step(3, turned<3>(v));
-    }
-  }
-  // The products of N tiles. All channels of such groups are in one slab, so there is nothing to add them to.
-  template <int N>
-  static HWY_INLINE void sums(const float* HWY_RESTRICT w, const float* HWY_RESTRICT x, float* HWY_RESTRICT out) {
-    const D d;
-    HWY_ALIGN float turns_of[turns][N][hn::MaxLanes(d)];
-#pragma GCC unroll 8
-    for (int t = 0; t < N; ++t)
-      each_turn(hn::LoadU(d, x + t * slab_channels), [&](int k, V v) HWY_ATTR {
-        if (k > 0) hn::Store(v, d, turns_of[k][t]);
-      });
-    V sum[N];
-#pragma GCC unroll 4
-    for (int k = 0; k < turns; ++k) {
-      const auto half = [&](auto odd) HWY_ATTR {
-        const V weights = hn::LoadU(d, w + (2 * k + odd) * static_cast<int64_t>(hn::MaxLanes(d)));
-#pragma GCC unroll 8
-        for (int t = 0; t < N; ++t) {
-          const V values = twice<odd>(k == 0 ? x + t * slab_channels : turns_of[k][t]);
-          sum[t] = k == 0 && !odd ? hn::Mul(weights, values) : hn::MulAdd(weights, values, sum[t]);
-        }
-      };
-      half(std::false_type());
-      half(std::true_type());
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < N; ++t) hn::StoreU(sum[t], d, out + t * slab_channels);
-  }
-  // sum[2k + e][i] += x[i + 2k] dy[e of i's pair].
-  static HWY_INLINE void outer(V* sum, const float* x, const float* dy) {
-    const V even = twice<false>(dy), odd = twice<true>(dy);
-    each_turn(hn::LoadU(D(), x), [&](int k, V v) HWY_ATTR {
-      sum[2 * k] = hn::MulAdd(v, even, sum[2 * k]);
-      sum[2 * k + 1] = hn::MulAdd(v, odd, sum[2 * k + 1]);
-    });
-  }
-#else
-  template <int N>
-  static void sums(const float*, const float*, float*) {}
-  static void outer(V*, const float*, const float*) {}
-#endif
-};
-
-// Σ_c w[c] x[t][c] of N tiles at one position; x begins at the first tile, w is (cells, lanes). `sharing`: channels of
-// groups that share a vector, or 0.
-template <class A, int N, int sharing, class Tag, class Cells>
+// Σ_c w[c] x[t][c] of N tiles at one position; x begins at the first tile, w is (cells, lanes). quads: several groups
+// of four channels share a vector.
+template <class A, int N, bool quads, class Tag, class Cells>
 HWY_INLINE void winograd_sums(Tag d, const typename A::Cell* HWY_RESTRICT w, Cells cells,
                               const typename A::Cell* HWY_RESTRICT x, bool accumulate, float* HWY_RESTRICT out) {
-  if constexpr (sharing > 0 && !A::pairs) return TurnedGroups<sharing>::template sums<N>(w, x, out);
   hn::Vec<Tag> sum[N];
 #pragma GCC unroll 16
   for (int t = 0; t < N; ++t) sum[t] = accumulate ? hn::LoadU(d, out + t * slab_channels) : hn::Zero(d);
-  if constexpr (sharing > 0) {
+  if constexpr (quads) {
     quad_steps<A>(d, w, [&](auto&& step) HWY_ATTR {
 #pragma GCC unroll 16
       for (int t = 0; t < N; ++t) step(sum[t], A::quads(x + t * A::pixel));
@@ -339,7 +254,7 @@ HWY_INLINE void winograd_sums(Tag d, const typename A::Cell* HWY_RESTRICT w, Cel
 
 // The products of `count` tiles in one row of positions: Σ_c w[p][c] x[p][t][c]; w is (positions, cells, lanes). A
 // position's weights serve all tiles.
-template <class A, int M, int T, int sharing, class Tag, class Cells>
+template <class A, int M, int T, bool quads, class Tag, class Cells>
 HWY_INLINE void winograd_row(Tag d, const typename A::Cell* w, Cells cells, const typename A::Cell* x, bool accumulate,
                              int64_t count, float* out) {
   for (int p = 0; p < M + 2; ++p) {
@@ -347,22 +262,22 @@ HWY_INLINE void winograd_row(Tag d, const typename A::Cell* w, Cells cells, cons
     const int64_t end = p * T + count;
     int64_t t = p * T;
     for (; t + 8 <= end; t += 8)
-      winograd_sums<A, 8, sharing>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      winograd_sums<A, 8, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
     for (; t + 4 <= end; t += 4)
-      winograd_sums<A, 4, sharing>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      winograd_sums<A, 4, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
     for (; t < end; ++t)
-      winograd_sums<A, 1, sharing>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      winograd_sums<A, 1, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
   }
 }
-template <class A, int M, int T, int sharing, class Tag>
+template <class A, int M, int T, bool quads, class Tag>
 HWY_NOINLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, const typename A::Cell* x,
                                     bool accumulate, int64_t count, float* out) {
   // The number that most have is known when this is compiled.
-  constexpr int64_t most = (sharing > 0 ? sharing : slab_channels) / (A::pairs ? 2 : 1);
+  constexpr int64_t most = (quads ? 4 : slab_channels) / (A::pairs ? 2 : 1);
   if (cells == most)
-    winograd_row<A, M, T, sharing>(d, w, std::integral_constant<int64_t, most>(), x, accumulate, count, out);
-  else if constexpr (sharing == 0)
-    winograd_row<A, M, T, sharing>(d, w, cells, x, accumulate, count, out);
+    winograd_row<A, M, T, quads>(d, w, std::integral_constant<int64_t, most>(), x, accumulate, count, out);
+  else if constexpr (!quads)
+    winograd_row<A, M, T, quads>(d, w, cells, x, accumulate, count, out);
 }
 
 // Two rows of products of a tile, transformed along them: vector `u` of the channels, for every column of outputs the
@@ -400,8 +315,9 @@ HWY_NOINLINE void keep_winograd_halves(WinogradTiles<A, M, T>& tiles, int64_t co
 // The outputs of `count` tiles side by side, from `first` on, as many as lie in `rows` rows and `columns` columns, go
 // to outputs.put({row, column, below}, u, v) (outputs-inl.h), which begins at (y, x).
 template <class A, int M, int T, class Outputs>
-HWY_NOINLINE void put_winograd_outputs(WinogradTiles<A, M, T>& tiles, int64_t first, int64_t count, int64_t rows,
-                                       int64_t columns, int64_t y, int64_t x, Outputs& outputs) {
+HWY_NOINLINE HWY_FLATTEN void put_winograd_outputs(WinogradTiles<A, M, T>& tiles, int64_t first, int64_t count,
+                                                   int64_t rows, int64_t columns, int64_t y, int64_t x,
+                                                   Outputs& outputs) {
   constexpr int last = Filtering<M>::pairs - 1;
   for (int64_t t = 0; t < count; ++t, x += M, columns -= M)
     for (int u = 0; u < slab_channels / lanes(); ++u) {
@@ -454,7 +370,7 @@ HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, int64_t most, F
 // multiple of M reads pixels behind it, which meet only outputs that are not put: exactly so with M = 2, up to rounding
 // with M = 4, where they have to be finite. meanwhile(pixels) is called many times, with the share of the outputs that
 // is done.
-template <class A, int M, int sharing, class Tag, class Meanwhile, class Outputs>
+template <class A, int M, bool quads, class Tag, class Meanwhile, class Outputs>
 HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t y, int64_t rows,
                          int64_t width, Meanwhile&& meanwhile, Outputs& outputs) {
   constexpr int T = winograd_tiles, pairs = Filtering<M>::pairs, side = M + 2;
@@ -478,10 +394,10 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
         }
         for (int64_t i = 0; i < blocks; ++i)
           for (int r = 0; r < 2; ++r) {
-            winograd_products<B, M, T, sharing>(
+            winograd_products<B, M, T, quads>(
                 d, in.w + ((i * in.slabs + slab) * side + Filtering<M>::places[pair][r]) * row_weights, in.cells,
                 tiles.inputs + tiles.at(r * side, 0, B::pixel) +
-                    B::cells(sharing > 0 ? i * lanes : i * lanes / channels * channels),
+                    B::cells(quads ? i * lanes : i * lanes / channels * channels),
                 slab > 0, all, tiles.products + tiles.at(r * side, 0, slab_channels) + i * lanes);
             meanwhile(multiplying);
           }
@@ -527,7 +443,7 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
 
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of dy[p][t][o] · x[p][t][lanes] for a row of positions;
 // P positions and O outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
-template <class A, int M, int T, int P, int O, int sharing, class Tag, class Between>
+template <class A, int M, int T, int P, int O, bool quads, class Tag, class Between>
 HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, const typename A::Cell* HWY_RESTRICT dy,
                                  int64_t steps, int64_t outputs, float* HWY_RESTRICT dw, Between&& between) {
   constexpr int64_t lanes = hn::MaxLanes(d);
@@ -544,9 +460,7 @@ HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, 
 #pragma GCC unroll 16
         for (int k = 0; k < P; ++k) {
           const int64_t at = ((p + k) * T + t) * slab_channels;
-          if constexpr (sharing > 0 && !A::pairs) {
-            TurnedGroups<sharing>::outer(sum[k], x + at, dy + at);
-          } else if constexpr (sharing > 0) {
+          if constexpr (quads) {
             quad_outer<A>(d, sum[k], A::load(d, x + at), A::load(d, dy + at + o));
           } else {
             const auto values = A::load(d, x + at);
@@ -565,7 +479,7 @@ HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, 
 // The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: whole tiles.
 // `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs, `vector` floats
 // from one to the next. meanwhile(pixels) as in winograd().
-template <class A, int M, int sharing, class Tag, class Meanwhile>
+template <class A, int M, bool quads, class Tag, class Meanwhile>
 HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell* x, const typename A::Cell* dy,
                                  int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector,
                                  Meanwhile&& meanwhile) {
@@ -595,16 +509,16 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
             constexpr int P = decltype(positions)::value, O = decltype(at_once)::value;
             const int64_t calls = 2 * pairs * blocks * side / P * outputs / O;
             const int64_t share = (M * M * count * (s1 - s0) + calls - 1) / calls;
-            winograd_outer<B, M, T, P, O, sharing>(
+            winograd_outer<B, M, T, P, O, quads>(
                 d, tiles.inputs + row + i * lanes,
-                tiles.gradients + row + (sharing > 0 ? i * lanes : i * lanes / outputs * outputs), steps, outputs,
+                tiles.gradients + row + (quads ? i * lanes : i * lanes / outputs * outputs), steps, outputs,
                 dw + i * vector + Filtering<M>::places[pair][r] * side * outputs * lanes,
                 [&] HWY_ATTR { meanwhile(share); });
           };
           // Sums enough to hide their latency, and no more than there are registers.
           constexpr int some = many_registers ? 2 : 1;
-          if constexpr (sharing > 0)
-            outer(Count<8 / sharing>(), Count<sharing>());
+          if constexpr (quads)
+            outer(Count<2>(), Count<4>());
           else if (outputs % 8 != 0)
             outer(Count<2>(), Count<4>());
           else if (many_registers && outputs % 16 == 0)

@@ -1,0 +1,296 @@
+// Winograd's minimal filtering along rows alone, F(M, 3), compiled for every target, for groups of 4 or 8 channels that
+// share a vector: M outputs of a row of a 3×3 convolution take 3 (M + 2) products a pair of channels, not 9 M.
+//
+//   y[r] = Aᵀ Σ_u Σ_c (G w[u, c]) ⊙ (Bᵀ x[r + u, c])     y[r] M outputs of a row, x[r] M + 2 inputs, w[u] a row of taps
+//
+// Tiles of M × M (winograd-inl.h) take fewer products still, but with so few channels it is the way to and from the
+// products that takes the time. Here a row is transformed once for the three rows of outputs that read it, and a window
+// of such rows moves down the image within the first cache.
+#if defined(MGIC_CPU_WINOGRAD_ROWS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef MGIC_CPU_WINOGRAD_ROWS_INL_H
+#undef MGIC_CPU_WINOGRAD_ROWS_INL_H
+#else
+#define MGIC_CPU_WINOGRAD_ROWS_INL_H
+#endif
+
+#include "backends/cpu/winograd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mgic::cpu::HWY_NAMESPACE {
+
+// Groups of n channels side by side in a vector. Its lane l holds, for turn k = 0 … n/2 − 1 and for the even and the
+// odd channel c of l's pair, the weight between c and the output whose lane is l ^ 2k: products need no shuffle, since
+// a load puts c into both lanes of its pair, and sums of a turn are turned once, when they are complete.
+template <int n>
+struct SharedGroups {
+  static constexpr int turns = n / 2;
+#if HWY_TARGET != HWY_SCALAR
+
+  // The channels at p, of each pair the even one twice, or the odd one. On x86 that is the load's own work, if the
+  // compiler is kept from making a load and a shuffle of it.
+  static HWY_INLINE V twice(int odd, const float* p) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    V v;
+    using Memory = const float(*)[hn::MaxLanes(D())];
+    if (odd)
+      asm("vmovshdup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
+    else
+      asm("vmovsldup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
+    return v;
+#else
+    const V v = hn::LoadU(D(), p);
+    return odd ? hn::DupOdd(v) : hn::DupEven(v);
+#endif
+  }
+  // Lane l ^ 2k in lane l.
+  template <int k>
+  static HWY_INLINE V turned(V v) {
+    if constexpr (k & 2) v = hn::SwapAdjacentBlocks(v);
+    if constexpr (k & 1) v = hn::Shuffle1032(v);
+    return v;
+  }
+  // The sums of all turns, as one.
+  static HWY_INLINE V joined(const V* sum) {
+    V v = hn::Add(sum[0], turned<1>(sum[1]));
+    if constexpr (turns > 2) v = hn::Add(v, turned<2>(hn::Add(sum[2], turned<1>(sum[3]))));
+    return v;
+  }
+  // A vector in all its turns.
+  static HWY_INLINE void turn(V v, V* out) {
+    out[0] = v;
+    out[1] = turned<1>(v);
+    if constexpr (turns > 2) {
+      out[2] = turned<2>(v);
+      out[3] = turned<3>(v);
+    }
+  }
+#endif
+};
+
+// Blocks of rows of some tiles side by side, in one vector of channels.
+template <int M>
+struct RowTiles {
+  static constexpr int side = M + 2;
+  static constexpr int64_t widest = 8, most = 4 * widest;  // tiles of a row, and of a block of outputs
+  static constexpr int64_t position = (most + 2 * widest) * static_cast<int64_t>(hn::MaxLanes(D()));
+  // Both (positions, rows, tiles, lanes); of inputs there are two rows more.
+  HWY_ALIGN float inputs[side * position];
+  union {
+    HWY_ALIGN float gradients[side * position];
+    HWY_ALIGN float products[side * position];
+  };
+
+  // f(row, rows, tiles, is the block behind another one of the same image) for the blocks of `rows` rows of the planes'
+  // images, each of `height` rows.
+  template <class F>
+  static HWY_INLINE void each_block(int64_t rows, int64_t height, int64_t tiles, F&& f) {
+    const int64_t at_once = most / tiles;
+    for (int64_t top = 0; top < rows; top += height)
+      for (int64_t y = top, end = std::min(top + height, rows); y < end; y += at_once)
+        f(y, std::min(at_once, end - y), y > top);
+  }
+  // The inputs of a block of `rows` rows, from the plane's pixel x on; where it follows another one, the last two rows
+  // of that, which was as high as blocks are, become the first two.
+  HWY_NOINLINE void put_inputs(const float* x, int64_t pitch, int64_t rows, int64_t tiles, bool follows) {
+    const int64_t kept = 2 * tiles * lanes();
+    if (follows)
+      for (int p = 0; p < side; ++p)
+        std::copy_n(inputs + p * position + most / tiles * tiles * lanes(), kept, inputs + p * position);
+    for (int64_t row = follows ? 2 : 0; row < rows + 2; ++row) {
+      const float* from = x + row * pitch;
+      float* to = inputs + row * tiles * lanes();
+      V d[side];
+      d[0] = hn::LoadU(D(), from);
+      d[1] = hn::LoadU(D(), from + slab_channels);
+      for (int64_t t = 0; t < tiles; ++t, from += M * slab_channels, to += lanes()) {
+        V v[side];
+#pragma GCC unroll 4
+        for (int i = 2; i < side; ++i) d[i] = hn::LoadU(D(), from + i * slab_channels);
+        all_inputs<M>(d, v);
+#pragma GCC unroll 6
+        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * position);
+        d[0] = d[M];
+        d[1] = d[M + 1];
+      }
+    }
+  }
+  // Gradients of the outputs in a block, from the plane's pixel dy on.
+  HWY_NOINLINE void put_gradients(const float* dy, int64_t pitch, int64_t rows, int64_t tiles) {
+    float* to = gradients;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t t = 0; t < tiles; ++t, to += lanes()) {
+        const float* from = dy + row * pitch + t * M * slab_channels;
+        V y[M], v[side];
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) y[i] = hn::LoadU(D(), from + i * slab_channels);
+        all_gradients<M>(y, v);
+#pragma GCC unroll 6
+        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * position);
+      }
+  }
+};
+
+// f(first tile, tiles) for the pieces of a row that are taken at a time.
+template <int M, class F>
+HWY_INLINE void each_piece_of_row(int64_t width, F&& f) {
+  const int64_t in_row = (width + M - 1) / M, pieces = (in_row + RowTiles<M>::widest - 1) / RowTiles<M>::widest;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const int64_t begin = in_row * piece / pieces;
+    f(begin, in_row * (piece + 1) / pieces - begin);
+  }
+}
+
+// The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, n, lanes); returns
+// the first tile that is left.
+template <int M, int n, int N, class Meanwhile>
+HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTRICT w, int64_t first, int64_t last,
+                                      int64_t in_row, Meanwhile&& meanwhile) {
+  using Groups = SharedGroups<n>;
+  const D d;
+  constexpr int64_t lanes = hn::MaxLanes(d), row_of_weights = (M + 2) * n * lanes;
+  const int64_t end = last - (last - first) % N;
+  for (int p = 0; p < M + 2; ++p, w += n * lanes) {
+    meanwhile(M * (end - first) / (M + 2) + 1);
+    for (int64_t t = first; t < end; t += N) {
+      const float* HWY_RESTRICT x = tiles.inputs + p * tiles.position + t * lanes;
+      V sum[N][Groups::turns];
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i)
+#pragma GCC unroll 4
+        for (int k = 0; k < Groups::turns; ++k) sum[i][k] = hn::Zero(d);
+#pragma GCC unroll 1
+      for (int u = 0; u < 3; ++u, x += in_row * lanes) {
+        const float* HWY_RESTRICT own = w + u * row_of_weights;
+#pragma GCC unroll 2
+        for (int odd = 0; odd < 2; ++odd) {
+          V values[N];
+#pragma GCC unroll 8
+          for (int i = 0; i < N; ++i) values[i] = Groups::twice(odd, x + i * lanes);
+#pragma GCC unroll 4
+          for (int k = 0; k < Groups::turns; ++k) {
+            const V weights = hn::LoadU(d, own + (2 * k + odd) * lanes);
+#pragma GCC unroll 8
+            for (int i = 0; i < N; ++i) sum[i][k] = hn::MulAdd(weights, values[i], sum[i][k]);
+          }
+        }
+      }
+      float* out = tiles.products + p * tiles.position + t * lanes;
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) hn::StoreU(Groups::joined(sum[i]), d, out + i * lanes);
+    }
+  }
+  return end;
+}
+
+// The outputs of those tiles, `in_row` to a row, of which `columns` columns lie in the image, go to outputs.put(place,
+// u, v) (outputs-inl.h); the first tile of the block is at (y, x).
+template <int M, class Outputs>
+HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<M>& tiles, int64_t first, int64_t last, int64_t in_row,
+                                              int64_t columns, int64_t y, int64_t x, int u, Outputs& outputs) {
+  int64_t row = y + first / in_row, column = first % in_row * M;
+  for (int64_t t = first; t < last; ++t) {
+    V m[M + 2], v[M];
+#pragma GCC unroll 6
+    for (int p = 0; p < M + 2; ++p) m[p] = hn::LoadU(D(), tiles.products + p * tiles.position + t * lanes());
+    all_outputs<M>(m, v);
+    if (column + M <= columns) {
+      outputs.put({row, x + column, false}, u, v);
+    } else {
+      for (int i = 0; column + i < columns; ++i) {
+        V one[1] = {v[i]};
+        outputs.put({row, x + column + i, false}, u, one);
+      }
+    }
+    column += M;
+    if (column >= in_row * M) {
+      column = 0;
+      ++row;
+    }
+  }
+}
+
+// All outputs of `rows` rows in vector u of a slab, from row y of the image on. A tile at the end of rows that are no
+// multiple of M reads pixels behind them, which meet only outputs that are not put. meanwhile(pixels) is called many
+// times, with the share of the outputs that is done.
+template <int M, int n, class Meanwhile, class Outputs>
+HWY_INLINE void winograd_rows(const Tiles<float>& in, int u, int64_t y, int64_t rows, int64_t width,
+                              Meanwhile&& meanwhile, Outputs& outputs) {
+  constexpr int64_t at_once = RowTiles<M>::widest;
+  // As many sums as hide their latency and leave registers for the rest.
+  constexpr int N = (many_registers ? 16 : 8) / SharedGroups<n>::turns;
+  RowTiles<M> tiles;
+  each_piece_of_row<M>(width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
+    const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
+      tiles.put_inputs(in.row(row) + M * begin * slab_channels, in.pitch, count, in_row, follows);
+      for (int64_t first = 0; first < count * in_row; first += at_once) {
+        const int64_t last = std::min(first + at_once, count * in_row);
+        int64_t left = put_row_products<M, n, N>(tiles, in.w, first, last, in_row, meanwhile);
+        if (left < last) left = put_row_products<M, n, N / 2>(tiles, in.w, left, last, in_row, meanwhile);
+        if (left < last) put_row_products<M, n, 1>(tiles, in.w, left, last, in_row, meanwhile);
+        put_row_outputs(tiles, first, last, in_row, width - M * begin, y + row, M * begin, u, outputs);
+      }
+    };
+    tiles.each_block(rows, in.conv->stacked > 1 ? in.conv->height : rows, in_row, block);
+  });
+}
+
+// dw[u, p, n, lanes] += the products of a block's inputs and gradients at position p, for all three rows of taps.
+template <int M, int n, class Meanwhile>
+HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int64_t in_row, float* HWY_RESTRICT dw,
+                            Meanwhile&& meanwhile) {
+  using Groups = SharedGroups<n>;
+  const D d;
+  constexpr int64_t lanes = hn::MaxLanes(d);
+  const auto place = [&](int u, int k) { return dw + ((u * (M + 2) + p) * n + k) * lanes; };
+  V sum[3][n];
+#pragma GCC unroll 3
+  for (int u = 0; u < 3; ++u)
+#pragma GCC unroll 8
+    for (int k = 0; k < n; ++k) sum[u][k] = hn::LoadU(d, place(u, k));
+  const float *HWY_RESTRICT x = tiles.inputs + p * tiles.position,
+                            *HWY_RESTRICT dy = tiles.gradients + p * tiles.position;
+  for (int64_t t = 0; t < count; ++t, x += lanes, dy += lanes) {
+    if (t % 8 == 0) meanwhile(8 * M / (M + 2) + 1);
+    V turns[Groups::turns];
+    Groups::turn(hn::LoadU(d, dy), turns);
+#pragma GCC unroll 3
+    for (int u = 0; u < 3; ++u) {
+      const float* of_row = x + u * in_row * lanes;
+      const V even = Groups::twice(0, of_row), odd = Groups::twice(1, of_row);
+#pragma GCC unroll 4
+      for (int k = 0; k < Groups::turns; ++k) {
+        sum[u][2 * k] = hn::MulAdd(even, turns[k], sum[u][2 * k]);
+        sum[u][2 * k + 1] = hn::MulAdd(odd, turns[k], sum[u][2 * k + 1]);
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int u = 0; u < 3; ++u)
+#pragma GCC unroll 8
+    for (int k = 0; k < n; ++k) hn::StoreU(sum[u][k], d, place(u, k));
+}
+
+// The gradient of the weights of a vector of channels, from `rows` rows of the planes of inputs and of gradients: whole
+// tiles. dw is (3, positions, n, lanes). meanwhile(pixels) as in winograd_rows().
+template <int M, int n, class Meanwhile>
+HWY_INLINE void winograd_rows_weights(const Grouped& g, const float* x, const float* dy, int64_t rows, float* dw,
+                                      Meanwhile&& meanwhile) {
+  const int64_t pitch = g.pitch() * slab_channels;
+  RowTiles<M> tiles;
+  each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
+    const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
+      const int64_t at = g.plane_row(row) * pitch + M * begin * slab_channels;
+      tiles.put_inputs(x + at, pitch, count, in_row, follows);
+      tiles.put_gradients(dy + at, pitch, count, in_row);
+      for (int p = 0; p < M + 2; ++p) {
+        row_outer<M, n>(tiles, p, count * in_row, in_row, dw, meanwhile);
+      }
+    };
+    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
+  });
+}
+
+}  // namespace mgic::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
