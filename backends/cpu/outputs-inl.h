@@ -139,11 +139,13 @@ struct EvaluatedOutputs {
 #pragma GCC unroll 4
       for (int i = 0; i < n; ++i) v[i] = inner.value(hn::Add(v[i], bias[u]));
     });
-    if (call.residual == nullptr)
-      return each([&](int64_t at, V value, auto memory) HWY_ATTR { memory.store(value, call.y + at); });
+    T* const y = call.y;  // by value, as above
+    const T* const residual = call.residual;
+    if (residual == nullptr)
+      return each([=](int64_t at, V value, auto memory) HWY_ATTR { memory.store(value, y + at); });
     with_activation(call.outer, [&](auto outer) HWY_ATTR {
-      each([&](int64_t at, V value, auto memory)
-               HWY_ATTR { memory.store(outer.value(hn::Add(value, memory.load(call.residual + at))), call.y + at); });
+      each([=](int64_t at, V value, auto memory)
+               HWY_ATTR { memory.store(outer.value(hn::Add(value, memory.load(residual + at))), y + at); });
     });
   }
 };

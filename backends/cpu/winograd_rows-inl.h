@@ -71,13 +71,13 @@ struct SharedGroups {
 template <int M>
 struct RowTiles {
   static constexpr int side = M + 2;
-  static constexpr int64_t widest = 8, most = 4 * widest;  // tiles of a row, and of a block of outputs
-  static constexpr int64_t position = (most + 2 * widest) * static_cast<int64_t>(hn::MaxLanes(D()));
-  // Both (positions, rows, tiles, lanes); of inputs there are two rows more.
-  HWY_ALIGN float inputs[side * position];
+  // Tiles of a row, or of which products are taken at a time; and of a block of outputs.
+  static constexpr int64_t widest = 8, most = 4 * widest;
+  static constexpr int64_t vector = hn::MaxLanes(D()), input = (most + 2 * widest) * vector;
+  HWY_ALIGN float inputs[side * input];  // (positions, rows, tiles, lanes), two rows more than there are of outputs
   union {
-    HWY_ALIGN float gradients[side * position];
-    HWY_ALIGN float products[side * position];
+    HWY_ALIGN float gradients[side * most * vector];   // (positions, rows, tiles, lanes)
+    HWY_ALIGN float products[side * widest * vector];  // (positions, tiles, lanes)
   };
 
   // f(row, rows, tiles, is the block behind another one of the same image) for the blocks of `rows` rows of the planes'
@@ -95,7 +95,7 @@ struct RowTiles {
     const int64_t kept = 2 * tiles * lanes();
     if (follows)
       for (int p = 0; p < side; ++p)
-        std::copy_n(inputs + p * position + most / tiles * tiles * lanes(), kept, inputs + p * position);
+        std::copy_n(inputs + p * input + most / tiles * tiles * lanes(), kept, inputs + p * input);
     for (int64_t row = follows ? 2 : 0; row < rows + 2; ++row) {
       const float* from = x + row * pitch;
       float* to = inputs + row * tiles * lanes();
@@ -108,7 +108,7 @@ struct RowTiles {
         for (int i = 2; i < side; ++i) d[i] = hn::LoadU(D(), from + i * slab_channels);
         all_inputs<M>(d, v);
 #pragma GCC unroll 6
-        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * position);
+        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * input);
         d[0] = d[M];
         d[1] = d[M + 1];
       }
@@ -125,7 +125,7 @@ struct RowTiles {
         for (int i = 0; i < M; ++i) y[i] = hn::LoadU(D(), from + i * slab_channels);
         all_gradients<M>(y, v);
 #pragma GCC unroll 6
-        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * position);
+        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * most * lanes());
       }
   }
 };
@@ -140,11 +140,11 @@ HWY_INLINE void each_piece_of_row(int64_t width, F&& f) {
   }
 }
 
-// The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, n, lanes); returns
-// the first tile that is left.
+// The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, n, lanes), go to
+// their places from tile `from` on; returns the first tile that is left.
 template <int M, int n, int N, class Meanwhile>
-HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTRICT w, int64_t first, int64_t last,
-                                      int64_t in_row, Meanwhile&& meanwhile) {
+HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTRICT w, int64_t from, int64_t first,
+                                      int64_t last, int64_t in_row, Meanwhile&& meanwhile) {
   using Groups = SharedGroups<n>;
   const D d;
   constexpr int64_t lanes = hn::MaxLanes(d), row_of_weights = (M + 2) * n * lanes;
@@ -152,7 +152,7 @@ HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTR
   for (int p = 0; p < M + 2; ++p, w += n * lanes) {
     meanwhile(M * (end - first) / (M + 2) + 1);
     for (int64_t t = first; t < end; t += N) {
-      const float* HWY_RESTRICT x = tiles.inputs + p * tiles.position + t * lanes;
+      const float* HWY_RESTRICT x = tiles.inputs + p * tiles.input + t * lanes;
       V sum[N][Groups::turns];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i)
@@ -174,7 +174,7 @@ HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTR
           }
         }
       }
-      float* out = tiles.products + p * tiles.position + t * lanes;
+      float* out = tiles.products + (p * tiles.widest + t - from) * lanes;
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) hn::StoreU(Groups::joined(sum[i]), d, out + i * lanes);
     }
@@ -191,7 +191,7 @@ HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<M>& tiles, int64_t 
   for (int64_t t = first; t < last; ++t) {
     V m[M + 2], v[M];
 #pragma GCC unroll 6
-    for (int p = 0; p < M + 2; ++p) m[p] = hn::LoadU(D(), tiles.products + p * tiles.position + t * lanes());
+    for (int p = 0; p < M + 2; ++p) m[p] = hn::LoadU(D(), tiles.products + (p * tiles.widest + t - first) * lanes());
     all_outputs<M>(m, v);
     if (column + M <= columns) {
       outputs.put({row, x + column, false}, u, v);
@@ -224,9 +224,9 @@ HWY_INLINE void winograd_rows(const Tiles<float>& in, int u, int64_t y, int64_t 
       tiles.put_inputs(in.row(row) + M * begin * slab_channels, in.pitch, count, in_row, follows);
       for (int64_t first = 0; first < count * in_row; first += at_once) {
         const int64_t last = std::min(first + at_once, count * in_row);
-        int64_t left = put_row_products<M, n, N>(tiles, in.w, first, last, in_row, meanwhile);
-        if (left < last) left = put_row_products<M, n, N / 2>(tiles, in.w, left, last, in_row, meanwhile);
-        if (left < last) put_row_products<M, n, 1>(tiles, in.w, left, last, in_row, meanwhile);
+        int64_t left = put_row_products<M, n, N>(tiles, in.w, first, first, last, in_row, meanwhile);
+        if (left < last) left = put_row_products<M, n, N / 2>(tiles, in.w, first, left, last, in_row, meanwhile);
+        if (left < last) put_row_products<M, n, 1>(tiles, in.w, first, left, last, in_row, meanwhile);
         put_row_outputs(tiles, first, last, in_row, width - M * begin, y + row, M * begin, u, outputs);
       }
     };
@@ -247,8 +247,8 @@ HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int6
   for (int u = 0; u < 3; ++u)
 #pragma GCC unroll 8
     for (int k = 0; k < n; ++k) sum[u][k] = hn::LoadU(d, place(u, k));
-  const float *HWY_RESTRICT x = tiles.inputs + p * tiles.position,
-                            *HWY_RESTRICT dy = tiles.gradients + p * tiles.position;
+  const float *HWY_RESTRICT x = tiles.inputs + p * tiles.input,
+                            *HWY_RESTRICT dy = tiles.gradients + p * tiles.most * lanes;
   for (int64_t t = 0; t < count; ++t, x += lanes, dy += lanes) {
     if (t % 8 == 0) meanwhile(8 * M / (M + 2) + 1);
     V turns[Groups::turns];
