@@ -445,11 +445,11 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
             Cell* at = own;
             for (int64_t y = y0; y < y1; ++y) {
               Cell* row = own + (next.plane_row(y - z0) + next.border()) * next_row;
-              std::fill(at, row, Cell{});
+              clear_pixels<A>(at, row);
               clear_borders<A>(next, row);
               at = row + next_row;
             }
-            std::fill(at, own + next_plane, Cell{});
+            clear_pixels<A>(at, own + next_plane);
           }
           NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
           if (is_last) {

@@ -73,12 +73,17 @@ struct Slab {
   int64_t valid() const { return std::min(slab_channels, channels - first); }
 };
 
-// Zeros at both ends of a row of a plane.
+// Zeros in pixels of a plane, and at both ends of a row of it.
+template <class A>
+HWY_INLINE void clear_pixels(typename A::Cell* begin, const typename A::Cell* end) {
+  for (; begin < end; begin += A::pixel)
+    for (int u = 0; u < slab_vectors; ++u) A::put(hn::Zero(D()), begin, u);
+}
 template <class A>
 HWY_INLINE void clear_borders(const Grouped& g, typename A::Cell* row) {
-  const int64_t cells = g.border() * A::pixel;
-  std::fill_n(row, cells, typename A::Cell{});
-  std::fill_n(row + g.pitch() * A::pixel - cells, cells, typename A::Cell{});
+  typename A::Cell* const end = row + g.pitch() * A::pixel;
+  clear_pixels<A>(row, row + g.border() * A::pixel);
+  clear_pixels<A>(end - g.border() * A::pixel, end);
 }
 
 // plane ← value(element, u, memory) for rows [y0 − border, y1 + border) of image n and those that are stacked below it,
@@ -94,7 +99,7 @@ HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t
     Cell* at = plane;
     for (int64_t y = std::max<int64_t>(g.stacked > 1 ? y0 : y0 - border, 0); y < bottom; ++y) {
       Cell* row = plane + (g.plane_row(y - y0) + border) * row_cells;
-      std::fill(at, row, Cell{});
+      clear_pixels<A>(at, row);
       clear_borders<A>(g, row);
       at = row + row_cells;
       int64_t from = (n * g.height + y) * g.width * slab.channels + slab.first;
@@ -102,7 +107,7 @@ HWY_INLINE void pack(const Grouped& g, Slab slab, int64_t n, int64_t y0, int64_t
       for (int64_t x = 0; x < g.width; ++x, from += slab.channels, out += A::pixel)
         vectors.each([&](int u, auto memory) HWY_ATTR { A::put(value(from + u * lanes(), u, memory), out, u); });
     }
-    std::fill_n(at, end - at, Cell{});
+    clear_pixels<A>(at, end);
   });
 }
 

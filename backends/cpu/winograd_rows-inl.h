@@ -91,7 +91,9 @@ struct RowTiles {
   }
   // The inputs of a block of `rows` rows, from the plane's pixel x on; where it follows another one, the last two rows
   // of that, which was as high as blocks are, become the first two.
-  HWY_NOINLINE void put_inputs(const float* x, int64_t pitch, int64_t rows, int64_t tiles, bool follows) {
+  template <class Meanwhile>
+  HWY_NOINLINE void put_inputs(const float* x, int64_t pitch, int64_t rows, int64_t tiles, bool follows,
+                               Meanwhile&& meanwhile) {
     const int64_t kept = 2 * tiles * lanes();
     if (follows)
       for (int p = 0; p < side; ++p)
@@ -111,11 +113,13 @@ struct RowTiles {
         for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * input);
         d[0] = d[M];
         d[1] = d[M + 1];
+        meanwhile(1);
       }
     }
   }
   // Gradients of the outputs in a block, from the plane's pixel dy on.
-  HWY_NOINLINE void put_gradients(const float* dy, int64_t pitch, int64_t rows, int64_t tiles) {
+  template <class Meanwhile>
+  HWY_NOINLINE void put_gradients(const float* dy, int64_t pitch, int64_t rows, int64_t tiles, Meanwhile&& meanwhile) {
     float* to = gradients;
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t t = 0; t < tiles; ++t, to += lanes()) {
@@ -126,6 +130,7 @@ struct RowTiles {
         all_gradients<M>(y, v);
 #pragma GCC unroll 6
         for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * most * lanes());
+        meanwhile(1);
       }
   }
 };
@@ -221,7 +226,7 @@ HWY_INLINE void winograd_rows(const Tiles<float>& in, int u, int64_t y, int64_t 
   RowTiles<M> tiles;
   each_piece_of_row<M>(width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.put_inputs(in.row(row) + M * begin * slab_channels, in.pitch, count, in_row, follows);
+      tiles.put_inputs(in.row(row) + M * begin * slab_channels, in.pitch, count, in_row, follows, [](int) {});
       for (int64_t first = 0; first < count * in_row; first += at_once) {
         const int64_t last = std::min(first + at_once, count * in_row);
         int64_t left = put_row_products<M, n, N>(tiles, in.w, first, first, last, in_row, meanwhile);
@@ -250,7 +255,7 @@ HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int6
   const float *HWY_RESTRICT x = tiles.inputs + p * tiles.input,
                             *HWY_RESTRICT dy = tiles.gradients + p * tiles.most * lanes;
   for (int64_t t = 0; t < count; ++t, x += lanes, dy += lanes) {
-    if (t % 8 == 0) meanwhile(8 * M / (M + 2) + 1);
+    if (t % 8 == 0) meanwhile(8 * (M - 2) / (M + 2) + 1);
     V turns[Groups::turns];
     Groups::turn(hn::LoadU(d, dy), turns);
 #pragma GCC unroll 3
@@ -280,8 +285,8 @@ HWY_INLINE void winograd_rows_weights(const Grouped& g, const float* x, const fl
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
       const int64_t at = g.plane_row(row) * pitch + M * begin * slab_channels;
-      tiles.put_inputs(x + at, pitch, count, in_row, follows);
-      tiles.put_gradients(dy + at, pitch, count, in_row);
+      tiles.put_inputs(x + at, pitch, count, in_row, follows, meanwhile);
+      tiles.put_gradients(dy + at, pitch, count, in_row, meanwhile);
       for (int p = 0; p < M + 2; ++p) {
         row_outer<M, n>(tiles, p, count * in_row, in_row, dw, meanwhile);
       }
