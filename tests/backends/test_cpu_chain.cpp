@@ -31,24 +31,26 @@ struct ChainCase {
 // Group sizes that fill, share and cut vectors; images smaller and larger than a tile; one image, and fewer than there
 // are threads; a residual behind every kind of end.
 const std::vector<ChainCase> chains = {
-    {{2, 7, 5, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},   // the basic smoother, 16 channels a group
-    {{3, 4, 4, 64}, {{64, 3, 4, relu}, {64, 3, 4}}, false, true, relu},   // a tile of four rows
-    {{1, 8, 8, 32}, {{32, 3, 4, relu}, {32, 3, 4}}, false, true, relu},   // 8
-    {{2, 5, 9, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},   // 4
-    {{2, 6, 6, 36}, {{36, 3, 9, relu}, {36, 3, 9}}, false, true, relu},   // 4, an odd number of Winograd's tiles a row
-    {{1, 4, 10, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // 8, likewise
-    {{2, 6, 33, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},  // rows of three tiles
-    {{5, 3, 7, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // a slab that is half empty
-    {{2, 9, 3, 12}, {{12, 3, 3, relu}, {12, 3, 3}}, false, true, relu},   // 4, and three groups
-    {{1, 1, 1, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},   // one pixel
-    {{2, 8, 12, 48}, {{48, 3, 3, relu}, {48, 3, 3}}, false, true, relu},  // Winograd's larger tiles: 16,
-    {{1, 16, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // 8,
-    {{2, 12, 8, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // 4,
-    {{1, 44, 36, 48}, {{32, 3, 1, relu}, {48, 3, 1}}, false, true},       // dense, several bands an image
-    {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},     // more images than chunks
-    {{19, 4, 4, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},  // several images in one plane, the last
-    {{21, 6, 2, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // ones fewer,
-    {{9, 8, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // with groups of 8,
+    {{2, 7, 5, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},    // the basic smoother, 16 channels a group
+    {{3, 4, 4, 64}, {{64, 3, 4, relu}, {64, 3, 4}}, false, true, relu},    // a tile of four rows
+    {{1, 8, 8, 32}, {{32, 3, 4, relu}, {32, 3, 4}}, false, true, relu},    // 8
+    {{2, 5, 9, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},    // 4
+    {{2, 6, 6, 36}, {{36, 3, 9, relu}, {36, 3, 9}}, false, true, relu},    // 4, an odd number of Winograd's tiles a row
+    {{1, 4, 10, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // 8, likewise
+    {{2, 6, 33, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},   // rows of three tiles
+    {{5, 3, 7, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},    // a slab that is half empty
+    {{2, 9, 3, 12}, {{12, 3, 3, relu}, {12, 3, 3}}, false, true, relu},    // 4, and three groups
+    {{1, 1, 1, 16}, {{16, 3, 1, relu}, {16, 3, 1}}, false, true, relu},    // one pixel
+    {{2, 8, 12, 48}, {{48, 3, 3, relu}, {48, 3, 3}}, false, true, relu},   // Winograd's larger tiles: 16,
+    {{1, 16, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},   // 8,
+    {{2, 12, 8, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},   // 4,
+    {{1, 44, 36, 48}, {{32, 3, 1, relu}, {48, 3, 1}}, false, true},        // dense, several bands an image
+    {{1, 21, 36, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // groups of 8, likewise,
+    {{1, 19, 40, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // and of 4
+    {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},      // more images than chunks
+    {{19, 4, 4, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},   // several images in one plane, the last
+    {{21, 6, 2, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},   // ones fewer,
+    {{9, 8, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},    // with groups of 8,
     {{18, 4, 4, 16}, {{32, 1, 1, relu}, {32, 3, 2, relu}, {16, 1, 1}}, false, true, relu},  // between 1×1
     {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},                       // odd, one group
     {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                                     // a stem

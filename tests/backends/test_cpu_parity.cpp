@@ -46,6 +46,10 @@ const std::vector<Conv> convolutions = {
     {2, 16, 12, 32, 16, 3, {1, 1, 1, 1}},   // and dense,
     {21, 4, 4, 32, 32, 3, {1, 1, 1, 2}},    // several images in one plane,
     {14, 6, 4, 20, 20, 3, {1, 1, 1, 5}},    // of the smaller tiles
+    {2, 5, 36, 24, 24, 3, {1, 1, 1, 3}},    // tiles in rows, of which several pieces make a row, with groups of 8,
+    {1, 7, 72, 20, 20, 3, {1, 1, 1, 5}},    // and of 4; some blocks of rows of an odd image,
+    {2, 9, 33, 16, 16, 3, {1, 1, 1, 4}},    // of an odd width,
+    {13, 3, 4, 32, 32, 3, {1, 1, 1, 4}},    // and several images in one plane
     {4, 32, 32, 64, 64, 3, {1, 1, 1, 8}},   // a map that is stored past the caches, with groups of 8,
     {2, 64, 32, 64, 64, 3, {1, 1, 1, 4}},   // and of 16
     {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
