@@ -31,6 +31,7 @@ class Ahead {
         first, first, first + lines * line, stride * size, 0, rows * lines, rows * lines * one / shares_ + 1};
   }
 
+  // Inlined, since for a call a kernel would have to put its vectors aside.
   [[gnu::always_inline]] void fetch(int64_t shares = 1) {
     asked_ += shares;
     for (int i = 0; i < count_; ++i) {

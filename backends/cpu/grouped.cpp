@@ -30,7 +30,7 @@ int64_t images_at_a_time(const Grouped& g) {
   return std::clamp<int64_t>(pixels / g.image_pixels(), 1, std::max<int64_t>(g.batch / threads(), 1));
 }
 
-// Of a vector that holds several groups; 0: it holds one only, or a group's sides differ.
+// Lanes of a vector that holds several groups; 0: it holds one only, or a group's sides differ.
 int64_t shared_lanes(const Grouped& g) {
   const int64_t lanes = lanes_of(slab_channels);
   return g.inputs == g.outputs && lanes > g.inputs ? lanes : 0;

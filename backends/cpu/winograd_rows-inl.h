@@ -147,7 +147,7 @@ HWY_INLINE void each_piece_of_row(int64_t width, F&& f) {
 }
 
 // The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, n, lanes), go to
-// their places from tile `from` on; returns the first tile that is left.
+// their places, where those of tile `from` are the first; returns the first tile that is left.
 template <int M, int n, int N, class Meanwhile>
 HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTRICT w, int64_t from, int64_t first,
                                       int64_t last, int64_t in_row, Meanwhile&& meanwhile) {
