@@ -155,6 +155,7 @@ HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTR
   const D d;
   constexpr int64_t lanes = hn::MaxLanes(d), row_of_weights = (M + 2) * n * lanes;
   const int64_t end = last - (last - first) % N;
+  if (end == first) return first;
   for (int p = 0; p < M + 2; ++p, w += n * lanes) {
     meanwhile(M * (end - first) / (M + 2) + 1);
     for (int64_t t = first; t < end; t += N) {
