@@ -66,6 +66,54 @@ void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t la
   }
 }
 
+// Lanes a group, n, where groups of n and 2 n channels on the two sides fill vectors; else 0.
+int64_t turned_lanes(int64_t groups, int64_t n, int64_t lanes) {
+  return (n == 4 || n == 8) && n <= lanes && groups % (lanes / n) == 0 ? n : 0;
+}
+// The kernels take n results of 2 n factors, to which n others may be added, and 2 n results of n factors.
+template <class T>
+int64_t turned_lanes(const RowMap<T>& map, int64_t lanes) {
+  if (map.arithmetic != Arithmetic::f32) return 0;
+  const int64_t depth = map.terms[0].depth, n = std::min(map.width, depth);
+  const bool one = map.terms.size() == 1, halves = depth == 2 * map.width && (one || map.terms[1].depth == n);
+  return halves || (one && map.width == 2 * depth) ? turned_lanes(map.groups, n, lanes) : 0;
+}
+// They sum products of n and 2 n channels, or of n among themselves.
+template <class T>
+int64_t turned_lanes(const RowSums<T>& s, int64_t lanes) {
+  if (s.arithmetic != Arithmetic::f32 || s.gram == (s.dy != nullptr)) return 0;
+  const Pointwise& p = s.p;
+  if (s.gram) return turned_lanes(p.groups, p.inputs, lanes);
+  const int64_t n = std::min(p.inputs, p.outputs);
+  return std::max(p.inputs, p.outputs) == 2 * n ? turned_lanes(p.groups, n, lanes) : 0;
+}
+
+// A term's weights as turned groups take them: (units, parts of the factors, parts of the results, n turns, lanes),
+// where part h of 2 n channels is every second one from h on. A lane has the weight between a factor and a result whose
+// lanes are its own but for the bits of the turn: where results are n channels, the factor's the bits above the second
+// and the result's the two below, else the factor's all of them.
+template <class T>
+void pack_turned(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
+  const int64_t n = map.turned, factors = term.depth / n, results = map.width / n, of_result = results == 1 ? 3 : 0;
+  std::vector<int64_t> places;  // in a group's weights, the same for all of them
+  places.reserve(static_cast<size_t>(map.width * term.depth));
+  for (int64_t f = 0; f < factors; ++f)
+    for (int64_t r = 0; r < results; ++r)
+      for (int64_t turn = 0; turn < n; ++turn)
+        for (int64_t l = 0; l < n; ++l) {
+          const int64_t factor = (l ^ (turn & ~of_result)) * factors + f,
+                        result = (l ^ (turn & of_result)) * results + r;
+          places.push_back(term.transposed ? factor * map.width + result : result * term.depth + factor);
+        }
+  const float* from = term.weights;
+  for (int64_t group = 0; group < map.groups; group += lanes / n, from += lanes / n * map.width * term.depth)
+    for (auto at = places.begin(); at != places.end(); at += n)
+      for (int64_t g = 0; g < lanes / n; ++g)
+        to = std::transform(at, at + n, to, [w = from + g * map.width * term.depth](int64_t place) {
+          return std::bit_cast<uint32_t>(w[place]);
+        });
+}
+
 // `depth`: factors a group of all terms.
 template <class T>
 void map_packed(const RowMap<T>& map, int64_t depth) {
@@ -112,6 +160,7 @@ void run(RowMap<T> map) {
     if (map.arithmetic == Arithmetic::pairs) return f.template operator()<Arithmetic::pairs>();
     f.template operator()<Arithmetic::f32>();
   };
+  map.turned = turned_lanes(map, lanes);
   int64_t depth = 0;
   for (const auto& term : map.terms) depth += term.depth;
   with_arithmetic([&]<Arithmetic arithmetic>() {
@@ -126,7 +175,7 @@ void run(RowMap<T> map) {
     for (auto& term : map.terms) {
       const int64_t count = cells(term);
       term.packed = to;
-      pack<arithmetic>(map, term, lanes, to);
+      map.turned > 0 ? pack_turned(map, term, lanes, to) : pack<arithmetic>(map, term, lanes, to);
       to += count;
       if (!matrices || term.rows.minus == nullptr) continue;
       std::transform(to - count, to, to, [](uint32_t pair) { return pair ^ 0x80008000u; });
@@ -140,6 +189,7 @@ template <class T>
 Sums run(RowSums<T> s) {
   s.arithmetic = best_arithmetic<T>();
   if (s.arithmetic == Arithmetic::matrices && !matrices_suit(s)) s.arithmetic = Arithmetic::f32;
+  s.turned = turned_lanes(s, lanes_of(slab_channels));
   const Pointwise& p = s.p;
   const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
                 count = in + out + products + (s.gram ? in * p.inputs : 0),

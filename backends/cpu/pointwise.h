@@ -57,6 +57,7 @@ struct RowMap {
   bool accumulate_negated = false;
   std::vector<Tile> tiles;                  // by run()
   Arithmetic arithmetic = Arithmetic::f32;  // by run()
+  int64_t turned = 0;                       // lanes a group where groups are turned (pointwise_turned-inl.h), by run()
 };
 template <class T>
 void run(RowMap<T> map);
@@ -71,6 +72,7 @@ struct RowSums {
   const float* centre = nullptr;  // (in_channels)
   bool gram = false;
   Arithmetic arithmetic = Arithmetic::f32;  // by run()
+  int64_t turned = 0;                       // as in a map, by run()
 };
 struct Sums {
   std::vector<double> v, dy;  // (in_channels), (out_channels)

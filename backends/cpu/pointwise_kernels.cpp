@@ -10,10 +10,10 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/pointwise_kernels.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
-#include "backends/cpu/ahead.h"
 #include "backends/cpu/grouped-inl.h"
 #include "backends/cpu/pointwise_kernels.h"
 #include "backends/cpu/pointwise_matrix-inl.h"
+#include "backends/cpu/pointwise_turned-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -251,23 +251,11 @@ void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64
   map.terms.size() == 1 ? map_tiles<A, R, 0>(map, x, row, ahead) : map_tiles<A, R, 0, 0>(map, x, row, ahead);
 }
 
-// What a map touches of rows [begin, end), asked for by so many calls.
-template <class T>
-Ahead rows_ahead(const RowMap<T>& map, int64_t begin, int64_t end, int64_t calls) {
-  Ahead ahead(calls);
-  const auto add = [&](const T* p, int64_t channels) {
-    if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
-  };
-  for (const auto& term : map.terms)
-    for (const T* x : {term.rows.x, term.rows.minus}) add(x, map.groups * term.depth);
-  for (const T* p : {map.residual, static_cast<const T*>(map.y), static_cast<const T*>(map.negated)})
-    add(p, map.groups * map.width);
-  return ahead;
-}
-
 // Rows [begin, end); `block` holds a block of rows of all terms.
 template <class A, class T>
 void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
+  if constexpr (turns<A>)
+    if (map.turned > 0) return map_turned(map, begin, end);
   const auto tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
@@ -344,21 +332,11 @@ void add_rows(const typename A::Cell* block, int64_t channels, int64_t steps, fl
   });
 }
 
-// What sums touch of rows [begin, end).
-template <class T>
-Ahead rows_ahead(const RowSums<T>& s, int64_t begin, int64_t end, int64_t calls) {
-  Ahead ahead(calls);
-  const auto add = [&](const T* p, int64_t channels) {
-    if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
-  };
-  for (const T* x : {s.v.x, s.v.minus}) add(x, s.p.in_channels());
-  add(s.dy, s.p.out_channels());
-  return ahead;
-}
-
 // Rows [begin, end), added to sums: those of v, of dy, the outer products and the Gram matrices, one behind the other.
 template <class A, class T>
 void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, float* sums) {
+  if constexpr (turns<A>)
+    if (s.turned > 0) return sum_turned(s, begin, end, block, sums);
   const Pointwise& p = s.p;
   float *v_block = block, *dy_block = block + block_rows * p.in_channels();
   float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),

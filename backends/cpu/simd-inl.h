@@ -47,6 +47,18 @@ HWY_INLINE hn::Vec<Half> narrow(V v) {
   return hn::DemoteTo(Half(), hn::BitCast(hn::Rebind<int32_t, D>(), chosen));
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// Lane l ^ k in lane l.
+template <int k>
+HWY_INLINE V turned(V v) {
+  if constexpr ((k & 4) != 0) v = hn::SwapAdjacentBlocks(v);
+  if constexpr ((k & 3) == 1) v = hn::Shuffle2301(v);
+  if constexpr ((k & 3) == 2) v = hn::Shuffle1032(v);
+  if constexpr ((k & 3) == 3) v = hn::Shuffle0123(v);
+  return v;
+}
+#endif
+
 // How a kernel touches memory: a whole vector, or the part of one that is left at the end of an array. No byte outside
 // of the array is read or written.
 struct Whole {

@@ -42,26 +42,19 @@ struct SharedGroups {
     return odd ? hn::DupOdd(v) : hn::DupEven(v);
 #endif
   }
-  // Lane l ^ 2k in lane l.
-  template <int k>
-  static HWY_INLINE V turned(V v) {
-    if constexpr (k & 2) v = hn::SwapAdjacentBlocks(v);
-    if constexpr (k & 1) v = hn::Shuffle1032(v);
-    return v;
-  }
   // The sums of all turns, as one.
   static HWY_INLINE V joined(const V* sum) {
-    V v = hn::Add(sum[0], turned<1>(sum[1]));
-    if constexpr (turns > 2) v = hn::Add(v, turned<2>(hn::Add(sum[2], turned<1>(sum[3]))));
+    V v = hn::Add(sum[0], turned<2>(sum[1]));
+    if constexpr (turns > 2) v = hn::Add(v, turned<4>(hn::Add(sum[2], turned<2>(sum[3]))));
     return v;
   }
   // A vector in all its turns.
   static HWY_INLINE void turn(V v, V* out) {
     out[0] = v;
-    out[1] = turned<1>(v);
+    out[1] = turned<2>(v);
     if constexpr (turns > 2) {
-      out[2] = turned<2>(v);
-      out[3] = turned<3>(v);
+      out[2] = turned<4>(v);
+      out[3] = turned<6>(v);
     }
   }
 #endif
