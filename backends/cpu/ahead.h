@@ -36,8 +36,7 @@ class Ahead {
     asked_ += shares;
     for (int i = 0; i < count_; ++i) {
       Run& run = runs_[i];
-      const int64_t due = std::min(asked_ * run.share / one, run.lines);
-      for (; run.done < due; ++run.done) {
+      for (const int64_t due = asked_ * run.share >> bits; run.done < due && run.done < run.lines; ++run.done) {
         __builtin_prefetch(run.next, 0, 2);
         run.next += line;
         if (run.next == run.row_end) {
@@ -50,8 +49,8 @@ class Ahead {
   }
 
  private:
-  static constexpr int64_t line = 64, one = 1 << 16;
-  static constexpr int most = 6;
+  static constexpr int64_t line = 64, bits = 16, one = int64_t{1} << bits;
+  static constexpr int most = 8;
   struct Run {
     const std::byte *next, *row, *row_end;
     int64_t stride, done, lines, share;  // of all lines with one share, in units of `one`

@@ -31,10 +31,10 @@ struct Chunk {
 };
 
 // The items of a chunk in the order in which they are walked, and the chunk that its thread will probably take up
-// behind it; an empty one where there is none.
+// behind it; an empty one where there is none. cold: whether there was none before.
 struct Walk {
   Chunk own, after;
-  bool backwards;
+  bool backwards, cold;
 
   int64_t count() const { return own.end - own.begin; }
   int64_t item(int64_t i) const { return item_of(own, i); }

@@ -55,7 +55,7 @@ struct Cut {
   void run(bool backwards, F&& f) const {
     const int team = backwards ? -threads() : threads();  // equally fast threads take chunks in turn
     parallel_chunks(chunks(), chunks(), backwards, [&](int i, int thread, int64_t, int64_t) {
-      f(Walk{chunk(i), chunk(i + team), backwards}, item_part(i), thread);
+      f(Walk{chunk(i), chunk(i + team), backwards, i - team < 0 || i - team >= chunks()}, item_part(i), thread);
     });
   }
 };

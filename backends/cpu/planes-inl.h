@@ -168,36 +168,44 @@ void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first,
 
 // ---- Fetching ahead ----
 
-// What is walked behind an item, of which each of its bundles asks for a share: some pixels, in every map.
+// What is walked behind an item, of which each of its bundles asks for a share: some pixels, in every map. Nobody has
+// asked for a thread's very first item: there, every bundle also asks for what the next one reads.
 class NextItem {
  public:
   // Behind item i of the walk; the share is asked for while so many pixels of the bundle are computed.
   NextItem(const Grouped& g, const Bands& bands, const Walk& walk, int64_t i, int64_t bundle, int64_t while_pixels)
       : ahead_(while_pixels), bundles_(g.bundles()) {
-    const auto next = walk.behind(i);
-    if (!next) return;
-    first_ = next->first;
-    last_ = next->last;
-    const int64_t pixels = (bands.end(next->begin) - bands.begin(next->begin)) * g.width;
-    const int64_t share = bundle - walk.own.first, shares = walk.own.last - walk.own.first;
-    from_ = bands.image(next->begin) * g.image_pixels() + bands.begin(next->begin) * g.width + pixels * share / shares;
-    pixels_ = pixels * (share + 1) / shares - pixels * share / shares;
+    const auto pixels_of = [&](int64_t item, int64_t first, int64_t last, int64_t share, int64_t shares) {
+      const int64_t pixels = (bands.end(item) - bands.begin(item)) * g.width, from = pixels * share / shares;
+      return Share{bands.image(item) * g.image_pixels() + bands.begin(item) * g.width + from,
+                   pixels * (share + 1) / shares - from, first, last};
+    };
+    if (const auto next = walk.behind(i))
+      item_ = pixels_of(next->begin, next->first, next->last, bundle - walk.own.first, walk.own.last - walk.own.first);
+    if (walk.cold && i == 0 && bundle + 1 < walk.own.last)
+      bundle_ = pixels_of(walk.item(i), bundle + 1, bundle + 2, 0, 1);
   }
-  // The bundles' part of a map of so many channels; nothing where it is null.
+  // Their part of a map of so many channels; nothing where it is null.
   template <class T>
   void add(const T* map, int64_t channels) {
-    const int64_t first = channels * first_ / bundles_, own = channels * last_ / bundles_ - first;
     if (map == nullptr) return;
-    if (own == channels)
-      ahead_.add(map + from_ * channels, pixels_ * channels);
-    else
-      ahead_.add(map + from_ * channels + first, pixels_, own, channels);
+    for (const Share& share : {item_, bundle_}) {
+      const int64_t first = channels * share.first / bundles_, own = channels * share.last / bundles_ - first;
+      if (own == channels)
+        ahead_.add(map + share.from * channels, share.pixels * channels);
+      else
+        ahead_.add(map + share.from * channels + first, share.pixels, own, channels);
+    }
   }
   HWY_INLINE void fetch(int64_t pixels) { ahead_.fetch(pixels); }
 
  private:
+  struct Share {
+    int64_t from = 0, pixels = 0, first = 0, last = 0;  // pixels, and bundles
+  };
   Ahead ahead_;
-  int64_t bundles_, first_ = 0, last_ = 0, from_ = 0, pixels_ = 0;
+  int64_t bundles_;
+  Share item_, bundle_;
 };
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
