@@ -138,8 +138,8 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w) { return 
 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),
-      positions_(g.whole_tiles() ? g.positions() : g.taps()),
-      turned_(g.whole_tiles() && g.in_rows),
+      positions_(g.weight_positions()),
+      turned_(g.shares_weights()),
       shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
       run_(shared_ > 0 ? 4 : lanes_of(g.inputs)),
       vectors_((g.inputs + run_ - 1) / run_),

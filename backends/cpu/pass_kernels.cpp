@@ -209,7 +209,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
 // Room that one bundle's planes need beside them, as pairs of pixels and the like, in cells; Winograd's filtering needs
 // none.
 int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
-  if (g.arithmetic == Arithmetic::f32 || g.whole_tiles()) return 0;
+  if (g.arithmetic == Arithmetic::f32 || g.winograd_weights()) return 0;
 #if MGIC_HAS_MATRICES
   if (g.arithmetic == Arithmetic::matrices) {
     const MatrixSummands s(g, plane_rows);
@@ -229,18 +229,20 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
   using Cell = typename A::Cell;
   const auto fetch = [&](int64_t pixels) HWY_ATTR { next.fetch(pixels); };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
-  if (g.whole_tiles()) {
-    const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
-    if constexpr (!A::pairs)
-      if (g.in_rows)
-        return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
-          for (int64_t in = 0; in < groups * g.inputs; in += lanes()) {
-            const int64_t at = in / slab_channels * plane + in % slab_channels;
-            winograd_rows_weights<tile.value, n.value>(
-                g, x_planes + at, from + at, rows,
-                dw + (bundle * g.bundle() * g.inputs + in) * g.positions() * g.inputs, fetch);
-          }
-        });
+  const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
+  if constexpr (!A::pairs)
+    if (g.shares_weights())
+      return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+        for (int64_t in = 0; in < groups * g.inputs; in += lanes()) {
+          const int64_t at = in / slab_channels * plane + in % slab_channels;
+          float* own = dw + (bundle * g.bundle() * g.inputs + in) * g.weight_positions() * g.inputs;
+          if constexpr (n.value == Grouped::summed_plainly)
+            plain_rows_weights<n.value>(g, x_planes + at, from + at, rows, own, fetch);
+          else
+            winograd_rows_weights<tile.value, n.value>(g, x_planes + at, from + at, rows, own, fetch);
+        }
+      });
+  if (g.winograd_weights()) {
     return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
       constexpr int64_t lanes = hn::MaxLanes(d);
       const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
@@ -274,7 +276,7 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
                             fetch);
 #endif
   // Where a slab's cells begin for even and for odd columns of the kernel, and from one row to the next.
-  const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = dy_planes + border * (g.pitch() + 1) * A::pixel;
+  const Cell *x_even = x_planes, *x_odd = x_planes + A::pixel, *dy = from;
   int64_t x_plane = plane, dy_plane = plane, row_cells = g.pitch() * A::pixel, stride = 2 * A::pixel, count = g.width;
 #if MGIC_HAS_BF16_DOT
   if constexpr (A::pairs) {

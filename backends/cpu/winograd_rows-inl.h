@@ -288,6 +288,52 @@ HWY_INLINE void winograd_rows_weights(const Grouped& g, const float* x, const fl
   });
 }
 
+// The same as plain sums, for images of any shape; dw is (3, 3, n, lanes). Rows of taps one after the other, since the
+// sums of one fill the registers; some rows of the image at a time, which stay in the first cache meanwhile.
+template <int n, class Meanwhile>
+HWY_NOINLINE void plain_rows_weights(const Grouped& g, const float* x, const float* dy, int64_t rows,
+                                     float* HWY_RESTRICT dw, Meanwhile&& meanwhile) {
+  using Groups = SharedGroups<n>;
+  const D d;
+  constexpr int64_t lanes = hn::MaxLanes(d), in_cache = 128, together = 8;  // pixels
+  const int64_t pitch = g.pitch() * slab_channels, height = g.stacked > 1 ? g.height : rows,
+                at_once = std::max<int64_t>(in_cache / g.width, 1);
+  for (int64_t first = 0; first < rows; first += at_once)
+    for (int u = 0; u < 3; ++u) {
+      V sum[3][n];
+#pragma GCC unroll 3
+      for (int v = 0; v < 3; ++v)
+#pragma GCC unroll 8
+        for (int k = 0; k < n; ++k) sum[v][k] = hn::LoadU(d, dw + ((3 * u + v) * n + k) * lanes);
+      int64_t at = g.plane_row(first) * pitch, left = height - first % height;  // of the image
+      for (int64_t row = first, end = std::min(first + at_once, rows); row < end; ++row) {
+        const float *own = dy + at, *from = x + at + u * pitch;
+        for (int64_t j = 0; j < g.width; ++j, own += slab_channels, from += slab_channels) {
+          if (j % together == 0) meanwhile((std::min(together, g.width - j) + 2) / 3);
+          V turns[Groups::turns];
+          Groups::turn(hn::LoadU(d, own), turns);
+#pragma GCC unroll 3
+          for (int v = 0; v < 3; ++v) {
+            const V even = Groups::twice(0, from + v * slab_channels), odd = Groups::twice(1, from + v * slab_channels);
+#pragma GCC unroll 4
+            for (int k = 0; k < Groups::turns; ++k) {
+              sum[v][2 * k] = hn::MulAdd(even, turns[k], sum[v][2 * k]);
+              sum[v][2 * k + 1] = hn::MulAdd(odd, turns[k], sum[v][2 * k + 1]);
+            }
+          }
+        }
+        at += pitch;
+        if (--left > 0) continue;
+        at += g.border() * pitch;
+        left = height;
+      }
+#pragma GCC unroll 3
+      for (int v = 0; v < 3; ++v)
+#pragma GCC unroll 8
+        for (int k = 0; k < n; ++k) hn::StoreU(sum[v][k], d, dw + ((3 * u + v) * n + k) * lanes);
+    }
+}
+
 }  // namespace mgic::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
