@@ -176,25 +176,26 @@ void WeightGradients::write(Sink sink) {
     for (int64_t o = 0; o < g_.outputs; ++o)
       for (int64_t i = 0; i < g_.inputs; ++i)
         turned.push_back(Packing::turned_vector(o, i) * shared_ + Packing::turned_lane(o, i));
+  const auto put = [&](float& to, float gradient) { to = accumulate ? to + gradient : gradient; };
   parallel_ranges(g_.groups, 2 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
       const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        float* own = dw + (channel * taps + tap) * own_inputs;
-        if (turned_) {
-          const float* from = first_of(group, 0, tap, 0);
-          const int64_t* places = turned.data() + o * g_.inputs + first;
-          for (int64_t i = 0; i < own_inputs; ++i) own[i] = accumulate ? own[i] + from[places[i]] : from[places[i]];
-          continue;
-        }
+      float* own = dw + channel * taps * own_inputs;
+      if (turned_) {
+        const float* from = first_of(group, 0, 0, 0);
+        const int64_t* places = turned.data() + o * g_.inputs + first;
+        for (int64_t tap = 0; tap < taps; ++tap, from += g_.outputs * shared_, own += own_inputs)
+          for (int64_t i = 0; i < own_inputs; ++i) put(own[i], from[places[i]]);
+        continue;
+      }
+      for (int64_t tap = 0; tap < taps; ++tap, own += own_inputs)
         for (int64_t i = first, v = first / run_; i < first + own_inputs; ++v) {
           const float* from = first_of(group, o, tap, v) + i - v * run_;
           float* to = own + i - first;
           const int64_t n = std::min((v + 1) * run_, first + own_inputs) - i;
-          for (int64_t l = 0; l < n; ++l) to[l] = accumulate ? to[l] + from[l] : from[l];
+          for (int64_t l = 0; l < n; ++l) put(to[l], from[l]);
           i += n;
         }
-      }
     }
   });
 }

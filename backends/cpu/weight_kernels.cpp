@@ -115,9 +115,8 @@ HWY_INLINE void with_tile(const Grouped& g, F&& f) {
 void of_taps_f32(const Grouped& g, const float* w, int64_t n, float* out) {
   with_tile(g, [&](auto tile, auto in_rows) { of_taps<tile.value, in_rows.value>(w, n, out); });
 }
-void of_taps_bf16(const Grouped& g, const float* w, int64_t n, bf16* out) {
-  with_tile(g, [&](auto tile, auto in_rows) { of_taps<tile.value, in_rows.value>(w, n, out); });
-}
+// Products of pairs take the smaller tiles alone (grouped.cpp).
+void of_taps_bf16(const Grouped&, const float* w, int64_t n, bf16* out) { of_taps<2, false>(w, n, out); }
 void back_to_taps(const Grouped& g, const float* m, int64_t n, float* out) {
   with_tile(g, [&](auto tile, auto in_rows) { to_taps<tile.value, in_rows.value>(m, n, out); });
 }
