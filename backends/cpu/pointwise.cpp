@@ -225,7 +225,9 @@ Merged::Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, 
 }
 
 std::vector<float> Merged::weights(const float* w) const {
-  std::vector<float> all(static_cast<size_t>(p.out_channels() * p.inputs));
+  const auto count = static_cast<size_t>(p.out_channels() * p.inputs);
+  if (of == 1) return {w, w + count};
+  std::vector<float> all(count);
   each_weight([&](int64_t place, int64_t own) { all[static_cast<size_t>(place)] = w[own]; });
   return all;
 }

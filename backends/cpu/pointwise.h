@@ -93,8 +93,8 @@ struct Merged {
   void each_weight(F&& f) const {
     const int64_t inputs = p.inputs / of, outputs = p.outputs / of, own_groups = p.groups * of;
     for (int64_t g = 0, weight = 0, place = 0; g < own_groups; ++g)
-      for (int64_t o = 0; o < outputs; ++o, place += p.inputs)
-        for (int64_t i = 0; i < inputs; ++i, ++weight) f(place + g % of * inputs + i, weight);
+      for (int64_t o = 0, first = g % of * inputs; o < outputs; ++o, place += p.inputs)
+        for (int64_t i = 0; i < inputs; ++i, ++weight) f(place + first + i, weight);
   }
   std::vector<float> weights(const float* w) const;  // (groups, outputs, inputs)
 };
