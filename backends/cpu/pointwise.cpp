@@ -193,7 +193,7 @@ Sums run(RowSums<T> s) {
   const Pointwise& p = s.p;
   const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
                 count = in + out + products + (s.gram ? in * p.inputs : 0),
-                // Rows of both, or, for matrices, the products of slabs.
+                // Rows of both, or, for matrices and turned groups, the products.
       room = block_rows * (in + std::max(in, out));
   const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);

@@ -4,9 +4,7 @@
 // Between plain C++ and AVX2 there is nothing left worth the compile time; scalable vectors have no arrays.
 #pragma once
 
-#ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
 
 namespace mgic::cpu {
 
