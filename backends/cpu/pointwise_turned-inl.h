@@ -115,7 +115,7 @@ constexpr int turned_sums = results == 1 ? 4 : 2;
 // sum += the products of a term's unit, of which the factors have so many parts, with its weights (parts of factors,
 // parts of results, n turns).
 template <int n, int results, int factors, class T>
-HWY_INLINE void add_products(const Rows<T>& rows, int64_t at, const V* w, V* sum) {
+HWY_INLINE void add_turned(const Rows<T>& rows, int64_t at, const V* w, V* sum) {
   V x[factors];
   load_unit<factors>(rows, at, x);
 #pragma GCC unroll 2
@@ -164,7 +164,7 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
         size_t t = 0;
         const auto add = [&](auto parts) HWY_ATTR {
           constexpr int count = decltype(parts)::value;
-          add_products<n, results, count>(map.terms[t++].rows, (r * units + u) * count * lanes(), of_term, sum);
+          add_turned<n, results, count>(map.terms[t++].rows, (r * units + u) * count * lanes(), of_term, sum);
           of_term += count * results * n;
         };
         (add(Count<factors>()), ...);
@@ -193,8 +193,8 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
 
 template <class T>
 void map_turned(const RowMap<T>& map, int64_t begin, int64_t end) {
-  with_group(map.turned, [&](auto lanes) {
-    constexpr int n = decltype(lanes)::value;
+  with_group(map.turned, [&](auto group) {
+    constexpr int n = decltype(group)::value;
     if (map.width == 2 * n) return map_units<n, 2, 1>(map, begin, end);
     if (map.terms.size() == 1) return map_units<n, 1, 2>(map, begin, end);
     map_units<n, 1, 2, 1>(map, begin, end);
@@ -274,8 +274,8 @@ void put_sums(const RowSums<T>& s, const float* acc, float* sums) {
 
 template <class T>
 void sum_turned(const RowSums<T>& s, int64_t begin, int64_t end, float* acc, float* sums) {
-  with_group(s.turned, [&](auto lanes) {
-    constexpr int n = decltype(lanes)::value;
+  with_group(s.turned, [&](auto group) {
+    constexpr int n = decltype(group)::value;
     const auto with = [&](auto parts) {
       sum_units<n, decltype(parts)::value>(s, begin, end, acc);
       put_sums<n, decltype(parts)::value>(s, acc, sums);
