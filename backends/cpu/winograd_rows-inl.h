@@ -288,8 +288,8 @@ HWY_INLINE void winograd_rows_weights(const Grouped& g, const float* x, const fl
   });
 }
 
-// The same as plain sums, for images of any shape; dw is (3, 3, n, lanes). Rows of taps one after the other, since the
-// sums of one fill the registers; some rows of the image at a time, which stay in the first cache meanwhile.
+// The same as plain sums, for images of any shape; dw is (3, 3, n, lanes). Rows of taps one after the other, since
+// the registers do not hold the sums of all; some rows of the image at a time, which stay in the first cache meanwhile.
 template <int n, class Meanwhile>
 HWY_NOINLINE void plain_rows_weights(const Grouped& g, const float* x, const float* dy, int64_t rows,
                                      float* HWY_RESTRICT dw, Meanwhile&& meanwhile) {
