@@ -32,7 +32,7 @@ struct Cut {
     const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
     // Whole items are read as they lie; but weights that are many, against the pixels that they serve, had better stay
-    // with one thread. Their gradients are cleared and added for every part of the items, which few items are not worth.
+    // with one thread. Their gradients are cleared and added for every part of the items, which few are not worth.
     if ((weights * 2 > map || (gradients && items < 4 * threads())) && bundles >= threads()) {
       item_parts = 1;
       bundle_parts = static_cast<int>(std::min<int64_t>(bundles, threads() * chunks_per_thread));
