@@ -53,12 +53,8 @@ struct Grouped {
   int64_t positions() const { return tile > 0 ? (in_rows ? kernel : tile + 2) * (tile + 2) : taps(); }
   bool whole_tiles() const { return tile > 0 && height % tile_height() == 0 && width % tile == 0; }
   int64_t tile_height() const { return in_rows ? 1 : tile; }
-  // Gradients of weights go through Winograd's filtering too where whole tiles cover the image. But of groups of four
-  // that share a vector they are plain sums: transforms took longer than the products that they saved.
-  static constexpr int64_t summed_plainly = 4;
-  bool shares_weights() const { return in_rows && (whole_tiles() || inputs == summed_plainly); }
-  bool winograd_weights() const { return whole_tiles() && !(in_rows && inputs == summed_plainly); }
-  int64_t weight_positions() const { return winograd_weights() ? positions() : taps(); }
+  // Of a pair's gradient: weights go through Winograd's filtering too where whole tiles cover the image.
+  int64_t weight_positions() const { return whole_tiles() ? positions() : taps(); }
   int64_t in_channels() const { return groups * inputs; }
   int64_t out_channels() const { return groups * outputs; }
   int64_t image_pixels() const { return height * width; }

@@ -139,7 +139,7 @@ Scratch<uint32_t> transposed_weights(const Grouped& g, const float* w) { return 
 WeightGradients::WeightGradients(const Grouped& g, int parts)
     : g_(g),
       positions_(g.weight_positions()),
-      turned_(g.shares_weights()),
+      turned_(g.in_rows && g.whole_tiles()),
       shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
       run_(shared_ > 0 ? 4 : lanes_of(g.inputs)),
       vectors_((g.inputs + run_ - 1) / run_),

@@ -23,7 +23,6 @@ int64_t block_rows(const Grouped& g) {
 #if MGIC_HAS_MATRICES
   if (g.arithmetic == Arithmetic::matrices) return matrix_rows(g);
 #endif
-  if (g.in_rows) return g.stacked * g.height;
   const int64_t tile = g.tile == 4   ? 4 * winograd_strips<4>(g.width, winograd_tiles)
                        : g.tile == 2 ? 2 * winograd_strips<2>(g.width, winograd_tiles)
                                      : tile_rows(g.width);
@@ -81,25 +80,6 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
     if (next != nullptr) next->fetch(pixels);
   };
   const int64_t first = slab * slab_channels;
-  if constexpr (!A::pairs)
-    if (g.in_rows)
-      return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
-        for (int u = 0; u < slab_vectors; ++u) {
-          const int64_t channel = first + u * lanes();
-          const Tiles<float> in{planes + slab * plane + g.plane_row(y - top) * row_cells + u * lanes(),
-                                plane,
-                                row_cells,
-                                slabs,
-                                g.kernel,
-                                cells,
-                                weights + (bundle * slab_channels + channel) * g.positions() * g.inputs,
-                                nullptr,
-                                0,
-                                &g,
-                                y - top};
-          winograd_rows<tile.value, n.value>(in, u, y, rows, g.width, fetch, outputs);
-        }
-      });
   with_vectors(g, g.outputs, [&](auto d, auto quads) HWY_ATTR {
     constexpr int64_t lanes = hn::MaxLanes(d);
     const int64_t own = std::min(groups * g.outputs - first, slab_channels);
@@ -144,11 +124,51 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
   });
 }
 
-// All rows of one slab, while memory is fetched ahead where that is given.
-template <class A, class Outputs>
-HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const void* weights,
-                             int64_t bundle, int64_t slab, int64_t y0, int64_t y1, NextItem* next, float* block,
-                             Outputs& outputs) {
+// A bundle's rows of an item in a map of so many channels, where they are filtered straight from there: nothing happens
+// to `plain` values on the way.
+template <class T>
+Rows<T> rows_of_map(const Grouped& g, bool plain, const T* map, int64_t channels, int64_t bundle, int64_t n,
+                    int64_t y0) {
+  const bool suits = plain && g.in_rows && g.whole_tiles() && channels % slab_channels == 0;
+  return suits ? Rows<T>::of_map(g, map, channels, bundle * slab_channels, n, y0) : Rows<T>{};
+}
+
+// f(rows) with those of the map, or of the planes.
+template <class T, class F>
+HWY_INLINE void with_rows_of(const Rows<T>& map, const Grouped& g, const float* plane, F&& f) {
+  if (map) return f(map);
+  f(Rows<float>::of_plane(g, plane));
+}
+
+// The outputs of a bundle whose groups share a vector, whose first channel the rows begin at.
+template <class T, class Outputs>
+void filter_rows(const Grouped& g, const Rows<T>& in, const float* weights, int64_t bundle, int64_t y0, int64_t y1,
+                 NextItem* next, Outputs& outputs) {
+  const auto fetch = [next](int64_t pixels) HWY_ATTR {
+    if (next != nullptr) next->fetch(pixels);
+  };
+  with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+    for (int u = 0; u < slab_vectors; ++u) {
+      const int64_t channel = u * lanes();
+      winograd_rows<tile.value, n.value>(g, in.from_channel(channel),
+                                         weights + (bundle * slab_channels + channel) * g.positions() * g.inputs, u, y0,
+                                         y1 - y0, fetch, outputs);
+    }
+  });
+}
+
+// All rows of one slab, from the planes or, where it is given, from the map, while memory is fetched ahead where that
+// is given.
+template <class A, class T, class Outputs>
+HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const Rows<T>& map,
+                             const void* weights, int64_t bundle, int64_t slab, int64_t y0, int64_t y1, NextItem* next,
+                             float* block, Outputs& outputs) {
+  if constexpr (!A::pairs)
+    if (g.in_rows) {
+      const auto* w = static_cast<const float*>(weights);
+      return with_rows_of(map, g, planes,
+                          [&](const auto& in) { filter_rows(g, in, w, bundle, y0, y1, next, outputs); });
+    }
   const int64_t step = block_rows<A>(g);
   for (int64_t y = y0; y < y1; y += step)
     compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y,
@@ -190,12 +210,14 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
       NextItem next(g, bands, walk, i, b, pixels);
       for (const T* x : {call.in.x, call.in.minus}) next.add(x, g.in_channels());
       if (!past) next.add(call.raw, channels);
-      for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
-        pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
+      const auto map = rows_of_map(g, call.in.plain(), call.in.x, g.in_channels(), b, n, y0);
+      if (!map)
+        for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < g.in_channels(); ++s)
+          pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
         RawOutputs<T> outputs{SlabOfImage(slab, g, n), call.raw, past};
-        compute_slab<A>(g, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, outputs);
+        compute_slab<A>(g, planes, plane, map, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, outputs);
         if (call.mean != nullptr)
           combine_moments(done, pixels, outputs.shift, outputs.sum, outputs.square, moments + slab.first,
                           moments + padded + slab.first);
@@ -209,7 +231,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
 // Room that one bundle's planes need beside them, as pairs of pixels and the like, in cells; Winograd's filtering needs
 // none.
 int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
-  if (g.arithmetic == Arithmetic::f32 || g.winograd_weights()) return 0;
+  if (g.arithmetic == Arithmetic::f32 || g.whole_tiles()) return 0;
 #if MGIC_HAS_MATRICES
   if (g.arithmetic == Arithmetic::matrices) {
     const MatrixSummands s(g, plane_rows);
@@ -222,27 +244,27 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
 // The gradient of a bundle's weights from its planes, while memory is fetched ahead; dw (groups,
 // vectors of inputs, slabs of outputs, taps, outputs, lanes). `room` takes the pairs of pixels where the arithmetic
 // wants them.
-template <class A>
+template <class A, class T>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, int64_t bundle, int64_t first_row, int64_t rows, NextItem& next,
-                      [[maybe_unused]] typename A::Cell* room, float* dw) {
+                      int64_t plane, const Rows<T>& x_map, const Rows<T>& dy_map, int64_t bundle, int64_t first_row,
+                      int64_t rows, NextItem& next, [[maybe_unused]] typename A::Cell* room, float* dw) {
   using Cell = typename A::Cell;
   const auto fetch = [&](int64_t pixels) HWY_ATTR { next.fetch(pixels); };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const Cell* from = dy_planes + border * (g.pitch() + 1) * A::pixel;
   if constexpr (!A::pairs)
-    if (g.shares_weights())
-      return with_rows(g, [&](auto tile, auto n) HWY_ATTR {
-        for (int64_t in = 0; in < groups * g.inputs; in += lanes()) {
-          const int64_t at = in / slab_channels * plane + in % slab_channels;
-          float* own = dw + (bundle * g.bundle() * g.inputs + in) * g.weight_positions() * g.inputs;
-          if constexpr (n.value == Grouped::summed_plainly)
-            plain_rows_weights<n.value>(g, x_planes + at, from + at, rows, own, fetch);
-          else
-            winograd_rows_weights<tile.value, n.value>(g, x_planes + at, from + at, rows, own, fetch);
-        }
+    if (g.in_rows && g.whole_tiles())
+      return with_rows_of(x_map, g, x_planes, [&](const auto& x) HWY_ATTR {
+        with_rows_of(dy_map, g, dy_planes, [&](const auto& dy) HWY_ATTR {
+          with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+            for (int64_t c = 0; c < slab_channels; c += lanes())
+              winograd_rows_weights<tile.value, n.value>(g, x.from_channel(c), dy.from_channel(c), rows,
+                                                         dw + (bundle * slab_channels + c) * g.positions() * g.inputs,
+                                                         fetch);
+          });
+        });
       });
-  if (g.winograd_weights()) {
+  if (g.whole_tiles()) {
     return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
       constexpr int64_t lanes = hn::MaxLanes(d);
       const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
@@ -366,18 +388,23 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       for (const T* p : {call.gradient.dy, call.gradient.raw}) next.add(p, g.out_channels());
       if (call.dw) next.add(call.in.x, channels);
       if (!past) next.add(call.dx, channels);
-      for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
-        pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
+      const auto dy_map = rows_of_map(g, call.gradient.plain(), call.gradient.dy, g.out_channels(), b, n, y0);
+      if (!dy_map)
+        for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < g.out_channels(); ++s)
+          pack_gradient<A>(g, call.gradient, out + s * slab_channels, n, y0, y1, planes + s * plane);
       if (call.dw) {
-        for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
-          pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
-        backward_weights<A>(g, x_planes, planes, plane, b, y0, y1 - y0, next, pairs, dw);
+        const auto x_map = rows_of_map(g, call.in.plain(), call.in.x, channels, b, n, y0);
+        if (!x_map)
+          for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s)
+            pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, x_planes + s * plane);
+        backward_weights<A>(g, x_planes, planes, plane, x_map, dy_map, b, y0, y1 - y0, next, pairs, dw);
       }
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
         InputGradients<T> gradients(call, slab, n, past);
-        compute_slab<A>(t, planes, plane, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, gradients);
+        compute_slab<A>(t, planes, plane, dy_map, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block,
+                        gradients);
         if (call.sums == nullptr) continue;
         HWY_ALIGN float own[2 * slab_channels];
         for (int u = 0; u < slab_vectors; ++u) {
@@ -421,7 +448,8 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
         return g.plane_rows(whole_tiles(g, rows)) * g.pitch() * A::pixel;
       };
-      for (int64_t s = 0; s < head.in_slabs(); ++s) {
+      const auto map = rows_of_map(head, call.in.plain(), call.in.x, head.in_channels(), b, n, y0);
+      for (int64_t s = 0; !map && s < head.in_slabs(); ++s) {
         const int64_t channel = b * head.bundle() * head.inputs + s * slab_channels;
         if (channel < head.in_channels())
           pack_input<A>(head, call.in, channel, n, y0, y0 + whole_tiles(head, y1 - y0),
@@ -456,10 +484,12 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
           NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
           if (is_last) {
             EvaluatedOutputs<T> outputs(call, slab, n, past);
-            compute_slab<A>(g, from, plane, link.weights, b, s, y0, y1, ahead, block, outputs);
+            compute_slab<A>(g, from, plane, i == 0 ? map : Rows<T>{}, link.weights, b, s, y0, y1, ahead, block,
+                            outputs);
           } else {
             InnerOutputs<A> outputs(link, next, slab, z0, own);
-            compute_slab<A>(g, from, plane, link.weights, b, s, y0, y1, ahead, block, outputs);
+            compute_slab<A>(g, from, plane, i == 0 ? map : Rows<T>{}, link.weights, b, s, y0, y1, ahead, block,
+                            outputs);
           }
         }
         std::swap(from, to);

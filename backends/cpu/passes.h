@@ -20,6 +20,8 @@ struct Input {
   const T* minus = nullptr;
   const float *mean = nullptr, *scale = nullptr, *beta = nullptr;  // null: no normalisation
   Activation activation = Activation::none;
+
+  bool plain() const { return minus == nullptr && scale == nullptr && activation == Activation::none; }  // x itself
 };
 
 // The gradient of a raw convolution output, made of that of the value behind its normalisation and activation:
@@ -30,6 +32,8 @@ struct OutputGradient {
   const T* raw = nullptr;  // null: dy is the gradient itself
   const float *mean = nullptr, *scale = nullptr, *beta = nullptr, *shift = nullptr, *slope = nullptr;
   Activation activation = Activation::none;
+
+  bool plain() const { return raw == nullptr; }
 };
 
 // One link forward, in training: raw outputs, and their moments where asked for.

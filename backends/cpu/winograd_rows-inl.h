@@ -60,6 +60,34 @@ struct SharedGroups {
 #endif
 };
 
+// The rows of an item, in one vector of channels: of its plane, where zeros surround every image, or of the map itself.
+template <class T>
+struct Rows {
+  const T* first = nullptr;    // pixel 0 of the first one; null: there are none
+  int64_t pixel = 0, row = 0;  // elements from one to the next
+  bool bordered = true;
+  int64_t top = 0;  // the first row's place in its image
+
+  // From the plane's first pixel on, at its upper left corner.
+  static Rows of_plane(const Grouped& g, const T* plane) {
+    const int64_t row = g.pitch() * slab_channels;
+    return {plane + g.border() * (row + slab_channels), slab_channels, row};
+  }
+  // From row y of image n and that channel on, of a map of so many; channels fill slabs, and tiles rows.
+  static Rows of_map(const Grouped& g, const T* map, int64_t channels, int64_t channel, int64_t n, int64_t y) {
+    return {map + (n * g.height + y) * g.width * channels + channel, channels, g.width * channels, false, y};
+  }
+  explicit operator bool() const { return first != nullptr; }
+  Rows from_channel(int64_t c) const { return {first + c, pixel, row, bordered, top}; }
+
+  // Row y, and whether the image has `by` more below it (above it).
+  const T* at(const Grouped& g, int64_t y) const { return first + (bordered ? g.plane_row(y) : y) * row; }
+  bool has(const Grouped& g, int64_t y, int64_t by) const {
+    const int64_t in_image = (g.stacked > 1 ? y % g.height : top + y) + by;
+    return bordered || (in_image >= 0 && in_image < g.height);
+  }
+};
+
 // Blocks of rows of some tiles side by side, in one vector of channels.
 template <int M>
 struct RowTiles {
@@ -83,25 +111,30 @@ struct RowTiles {
       for (int64_t y = top, end = std::min(top + height, rows); y < end; y += at_once)
         f(y, std::min(at_once, end - y), y > top);
   }
-  // The inputs of a block of `rows` rows, from the plane's pixel x on; where it follows another one, the last two rows
-  // of that, which was as high as blocks are, become the first two.
-  template <class Meanwhile>
-  HWY_NOINLINE void put_inputs(const float* x, int64_t pitch, int64_t rows, int64_t tiles, bool follows,
-                               Meanwhile&& meanwhile) {
+  // The inputs of a block of `rows` rows from row y on, from column x on; where it follows another one, the last two
+  // rows of that, which was as high as blocks are, become the first two.
+  template <class T, class Meanwhile>
+  HWY_NOINLINE void put_inputs(const Grouped& g, const Rows<T>& in, int64_t y, int64_t x, int64_t rows, int64_t tiles,
+                               bool follows, Meanwhile&& meanwhile) {
     const int64_t kept = 2 * tiles * lanes();
     if (follows)
       for (int p = 0; p < side; ++p)
         std::copy_n(inputs + p * input + most / tiles * tiles * lanes(), kept, inputs + p * input);
+    static constexpr T zeros[hn::MaxLanes(D())] = {};
+    const bool left = in.bordered || x > 0, right = in.bordered || x + tiles * M < g.width;
     for (int64_t row = follows ? 2 : 0; row < rows + 2; ++row) {
-      const float* from = x + row * pitch;
+      const bool there = in.has(g, y, row - 1);
+      const int64_t pixel = there ? in.pixel : 0;
+      const T* from = there ? in.at(g, y) + (row - 1) * in.row + x * pixel : zeros;
       float* to = inputs + row * tiles * lanes();
       V d[side];
-      d[0] = hn::LoadU(D(), from);
-      d[1] = hn::LoadU(D(), from + slab_channels);
-      for (int64_t t = 0; t < tiles; ++t, from += M * slab_channels, to += lanes()) {
+      d[0] = Whole().load(left ? from - pixel : zeros);
+      d[1] = Whole().load(from);
+      for (int64_t t = 0; t < tiles; ++t, from += M * pixel, to += lanes()) {
         V v[side];
 #pragma GCC unroll 4
-        for (int i = 2; i < side; ++i) d[i] = hn::LoadU(D(), from + i * slab_channels);
+        for (int i = 2; i < side - 1; ++i) d[i] = Whole().load(from + (i - 1) * pixel);
+        d[side - 1] = Whole().load(right || t + 1 < tiles ? from + M * pixel : zeros);
         all_inputs<M>(d, v);
 #pragma GCC unroll 6
         for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * input);
@@ -111,21 +144,23 @@ struct RowTiles {
       }
     }
   }
-  // Gradients of the outputs in a block, from the plane's pixel dy on.
-  template <class Meanwhile>
-  HWY_NOINLINE void put_gradients(const float* dy, int64_t pitch, int64_t rows, int64_t tiles, Meanwhile&& meanwhile) {
+  // Gradients of the outputs in that block.
+  template <class T, class Meanwhile>
+  HWY_NOINLINE void put_gradients(const Grouped& g, const Rows<T>& in, int64_t y, int64_t x, int64_t rows,
+                                  int64_t tiles, Meanwhile&& meanwhile) {
     float* to = gradients;
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t t = 0; t < tiles; ++t, to += lanes()) {
-        const float* from = dy + row * pitch + t * M * slab_channels;
-        V y[M], v[side];
+    for (int64_t row = 0; row < rows; ++row) {
+      const T* from = in.at(g, y) + row * in.row + x * in.pixel;
+      for (int64_t t = 0; t < tiles; ++t, from += M * in.pixel, to += lanes()) {
+        V dy[M], v[side];
 #pragma GCC unroll 4
-        for (int i = 0; i < M; ++i) y[i] = hn::LoadU(D(), from + i * slab_channels);
-        all_gradients<M>(y, v);
+        for (int i = 0; i < M; ++i) dy[i] = Whole().load(from + i * in.pixel);
+        all_gradients<M>(dy, v);
 #pragma GCC unroll 6
         for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * most * lanes());
         meanwhile(1);
       }
+    }
   }
 };
 
@@ -209,28 +244,28 @@ HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<M>& tiles, int64_t 
   }
 }
 
-// All outputs of `rows` rows in vector u of a slab, from row y of the image on. A tile at the end of rows that are no
-// multiple of M reads pixels behind them, which meet only outputs that are not put. meanwhile(pixels) is called many
-// times, with the share of the outputs that is done.
-template <int M, int n, class Meanwhile, class Outputs>
-HWY_INLINE void winograd_rows(const Tiles<float>& in, int u, int64_t y, int64_t rows, int64_t width,
+// All outputs of `rows` rows in vector u of a slab, from row y of the image on, the first of `in`. A tile at the end of
+// rows that are no multiple of M reads pixels behind them, which meet only outputs that are not put. meanwhile(pixels)
+// is called many times, with the share of the outputs that is done.
+template <int M, int n, class T, class Meanwhile, class Outputs>
+HWY_INLINE void winograd_rows(const Grouped& g, const Rows<T>& in, const float* w, int u, int64_t y, int64_t rows,
                               Meanwhile&& meanwhile, Outputs& outputs) {
   constexpr int64_t at_once = RowTiles<M>::widest;
   // As many sums as hide their latency and leave registers for the rest.
   constexpr int N = (many_registers ? 16 : 8) / SharedGroups<n>::turns;
   RowTiles<M> tiles;
-  each_piece_of_row<M>(width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
+  each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.put_inputs(in.row(row) + M * begin * slab_channels, in.pitch, count, in_row, follows, [](int64_t) {});
+      tiles.put_inputs(g, in, row, M * begin, count, in_row, follows, [](int64_t) {});
       for (int64_t first = 0; first < count * in_row; first += at_once) {
         const int64_t last = std::min(first + at_once, count * in_row);
-        int64_t left = put_row_products<M, n, N>(tiles, in.w, first, first, last, in_row, meanwhile);
-        if (left < last) left = put_row_products<M, n, N / 2>(tiles, in.w, first, left, last, in_row, meanwhile);
-        if (left < last) put_row_products<M, n, 1>(tiles, in.w, first, left, last, in_row, meanwhile);
-        put_row_outputs(tiles, first, last, in_row, width - M * begin, y + row, M * begin, u, outputs);
+        int64_t left = put_row_products<M, n, N>(tiles, w, first, first, last, in_row, meanwhile);
+        if (left < last) left = put_row_products<M, n, N / 2>(tiles, w, first, left, last, in_row, meanwhile);
+        if (left < last) put_row_products<M, n, 1>(tiles, w, first, left, last, in_row, meanwhile);
+        put_row_outputs(tiles, first, last, in_row, g.width - M * begin, y + row, M * begin, u, outputs);
       }
     };
-    tiles.each_block(rows, in.conv->stacked > 1 ? in.conv->height : rows, in_row, block);
+    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
   });
 }
 
@@ -270,68 +305,20 @@ HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int6
     for (int k = 0; k < n; ++k) hn::StoreU(sum[u][k], d, place(u, k));
 }
 
-// The gradient of the weights of a vector of channels, from `rows` rows of the planes of inputs and of gradients: whole
+// The gradient of the weights of a vector of channels, from `rows` rows of the inputs and of the gradients: whole
 // tiles. dw is (3, positions, n, lanes). meanwhile(pixels) as in winograd_rows().
-template <int M, int n, class Meanwhile>
-HWY_INLINE void winograd_rows_weights(const Grouped& g, const float* x, const float* dy, int64_t rows, float* dw,
+template <int M, int n, class T, class U, class Meanwhile>
+HWY_INLINE void winograd_rows_weights(const Grouped& g, const Rows<T>& x, const Rows<U>& dy, int64_t rows, float* dw,
                                       Meanwhile&& meanwhile) {
-  const int64_t pitch = g.pitch() * slab_channels;
   RowTiles<M> tiles;
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      const int64_t at = g.plane_row(row) * pitch + M * begin * slab_channels;
-      tiles.put_inputs(x + at, pitch, count, in_row, follows, meanwhile);
-      tiles.put_gradients(dy + at, pitch, count, in_row, meanwhile);
+      tiles.put_inputs(g, x, row, M * begin, count, in_row, follows, meanwhile);
+      tiles.put_gradients(g, dy, row, M * begin, count, in_row, meanwhile);
       for (int p = 0; p < M + 2; ++p) row_outer<M, n>(tiles, p, count * in_row, in_row, dw, meanwhile);
     };
     tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
   });
-}
-
-// The same as plain sums, for images of any shape; dw is (3, 3, n, lanes). Rows of taps one after the other, since
-// the registers do not hold the sums of all; some rows of the image at a time, which stay in the first cache meanwhile.
-template <int n, class Meanwhile>
-HWY_NOINLINE void plain_rows_weights(const Grouped& g, const float* x, const float* dy, int64_t rows,
-                                     float* HWY_RESTRICT dw, Meanwhile&& meanwhile) {
-  using Groups = SharedGroups<n>;
-  const D d;
-  constexpr int64_t lanes = hn::MaxLanes(d), in_cache = 128, together = 8;  // pixels
-  const int64_t pitch = g.pitch() * slab_channels, height = g.stacked > 1 ? g.height : rows,
-                at_once = std::max<int64_t>(in_cache / g.width, 1);
-  for (int64_t first = 0; first < rows; first += at_once)
-    for (int u = 0; u < 3; ++u) {
-      V sum[3][n];
-#pragma GCC unroll 3
-      for (int v = 0; v < 3; ++v)
-#pragma GCC unroll 8
-        for (int k = 0; k < n; ++k) sum[v][k] = hn::LoadU(d, dw + ((3 * u + v) * n + k) * lanes);
-      int64_t at = g.plane_row(first) * pitch, left = height - first % height;  // of the image
-      for (int64_t row = first, end = std::min(first + at_once, rows); row < end; ++row) {
-        const float *own = dy + at, *from = x + at + u * pitch;
-        for (int64_t j = 0; j < g.width; ++j, own += slab_channels, from += slab_channels) {
-          if (j % together == 0) meanwhile((std::min(together, g.width - j) + 2) / 3);
-          V turns[Groups::turns];
-          Groups::turn(hn::LoadU(d, own), turns);
-#pragma GCC unroll 3
-          for (int v = 0; v < 3; ++v) {
-            const V even = Groups::twice(0, from + v * slab_channels), odd = Groups::twice(1, from + v * slab_channels);
-#pragma GCC unroll 4
-            for (int k = 0; k < Groups::turns; ++k) {
-              sum[v][2 * k] = hn::MulAdd(even, turns[k], sum[v][2 * k]);
-              sum[v][2 * k + 1] = hn::MulAdd(odd, turns[k], sum[v][2 * k + 1]);
-            }
-          }
-        }
-        at += pitch;
-        if (--left > 0) continue;
-        at += g.border() * pitch;
-        left = height;
-      }
-#pragma GCC unroll 3
-      for (int v = 0; v < 3; ++v)
-#pragma GCC unroll 8
-        for (int k = 0; k < n; ++k) hn::StoreU(sum[v][k], d, dw + ((3 * u + v) * n + k) * lanes);
-    }
 }
 
 }  // namespace mgic::cpu::HWY_NAMESPACE

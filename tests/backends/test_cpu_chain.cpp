@@ -47,6 +47,8 @@ const std::vector<ChainCase> chains = {
     {{1, 44, 36, 48}, {{32, 3, 1, relu}, {48, 3, 1}}, false, true},        // dense, several bands an image
     {{1, 21, 36, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},  // groups of 8, likewise,
     {{1, 19, 40, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},  // and of 4
+    {{1, 21, 36, 32}, {{32, 3, 4, relu}, {32, 3, 4}}, false, true, relu},  // the first one from the map itself: 8,
+    {{3, 12, 8, 16}, {{16, 3, 4, relu}, {16, 3, 4}}, false, true, relu},   // and 4
     {{40, 2, 2, 8}, {{8, 3, 1, relu}, {8, 3, 1}}, false, true, relu},      // more images than chunks
     {{19, 4, 4, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},   // several images in one plane, the last
     {{21, 6, 2, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},   // ones fewer,

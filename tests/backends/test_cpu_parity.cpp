@@ -50,6 +50,9 @@ const std::vector<Conv> convolutions = {
     {1, 7, 72, 20, 20, 3, {1, 1, 1, 5}},    // and of 4; some blocks of rows of an odd image,
     {2, 9, 33, 16, 16, 3, {1, 1, 1, 4}},    // of an odd width,
     {13, 3, 4, 32, 32, 3, {1, 1, 1, 4}},    // and several images in one plane
+    {2, 5, 36, 32, 32, 3, {1, 1, 1, 4}},    // in rows from the map itself: several pieces, with groups of 8,
+    {1, 45, 40, 16, 16, 3, {1, 1, 1, 4}},   // some bands of an image, with groups of 4,
+    {11, 3, 6, 32, 32, 3, {1, 1, 1, 8}},    // several images, of the smaller tiles
     {4, 32, 32, 64, 64, 3, {1, 1, 1, 8}},   // a map that is stored past the caches, with groups of 8,
     {2, 64, 32, 64, 64, 3, {1, 1, 1, 4}},   // and of 16
     {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
