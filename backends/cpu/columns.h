@@ -43,7 +43,7 @@ struct Columns {
   }
 
   // Over `count` elements: f(part, begin, end) with ranges of elements that begin at a wide row.
-  int parts(int64_t count) const { return parts_of(wide_rows(count), elements_per_thread / width); }
+  int parts(int64_t count) const { return parts_of(wide_rows(count), elements_per_part / width); }
   template <class F>
   void parallel_elements(int64_t count, F&& f) const {
     if (count == 0) return;

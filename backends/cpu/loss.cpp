@@ -146,7 +146,7 @@ void CpuBackend::accumulate_metrics(const Tensor& losses, const Tensor& logits, 
   const int64_t rows = logits.shape()[0], classes = logits.shape()[1];
   const float *loss = losses.data<float>(), *x = logits.data<float>();
   const int64_t* label = labels.data<int64_t>();
-  const int parts = parts_of(rows, elements_per_thread / std::max<int64_t>(classes, 1));
+  const int parts = parts_of(rows, elements_per_part / std::max<int64_t>(classes, 1));
   Scratch<double> partial(2 * parts);
   parallel(rows, parts, [&](int part, int64_t begin, int64_t end) {
     double sum = 0, right = 0;
@@ -176,7 +176,7 @@ void CpuBackend::weighted_cross_entropy(const CrossEntropyParams& p, const Tenso
   const int64_t* label = labels.data<int64_t>();
   const std::vector<float> spread = spread_of(p, w, classes, 1);
   float* loss = losses.data<float>();
-  const int parts = parts_of(rows, elements_per_thread / std::max<int64_t>(classes, 1));
+  const int parts = parts_of(rows, elements_per_part / std::max<int64_t>(classes, 1));
   Scratch<double> partial(2 * parts);
   parallel(rows, parts, [&](int part, int64_t begin, int64_t end) {
     double sum = 0, weight = 0;

@@ -349,7 +349,7 @@ void CpuBackend::norm_statistics(const Tensor& x, Tensor& mean, Tensor& variance
   const Columns columns(x.shape().last());
   const int64_t width = columns.width, channels = columns.channels;
   const int64_t wide_rows = x.count() / width, rest = x.count() - wide_rows * width;
-  const int parts = parts_of(wide_rows, elements_per_thread / width);
+  const int parts = parts_of(wide_rows, elements_per_part / width);
   float *pmean = mean.data<float>(), *pvariance = variance.data<float>();
 
   Scratch<double> partial(parts * 2 * width);

@@ -1,65 +1,67 @@
 // How work is dealt to the OpenMP threads.
 //
-// A range is cut into one contiguous part a thread. The cuts depend on the range and the number of threads alone, so
-// that reductions whose partial results are combined in the order of the parts are bitwise repeatable.
+// A range is cut into contiguous parts, several a thread, which take the next one as they come, so that none waits long
+// for a slower one, or for one that is held up by other work of the machine. A thread's first part is the largest, and
+// its own, since some of it may still be in its cache; the last ones are small, since they are what one waits for. The
+// cuts depend on the range and the number of threads alone, so that reductions whose partial results are combined in
+// the order of the parts are bitwise repeatable.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/allocator.h"
 
 namespace mgic::cpu {
 
-// Floats below which a second thread costs more than it brings (a region costs some microseconds).
-constexpr int64_t elements_per_thread = 16384;
+// Floats below which a part costs more than it brings (a region costs some microseconds).
+constexpr int64_t elements_per_part = 16384;
 
 int threads();           // of the next parallel region; 1 inside of one
+int team_size();         // of the region that this is in
+int thread_number();     // 0 … team_size() − 1
 void flush_denormals();  // on this thread, for good: denormals cost a hundred cycles each and mean nothing here
 
 // The number of parts for n items of which at least `grain` make a part.
-inline int parts_of(int64_t n, int64_t grain) {
-  return static_cast<int>(std::clamp<int64_t>(n / std::max<int64_t>(grain, 1), 1, threads()));
-}
-inline int64_t part_begin(int64_t n, int parts, int part) { return n * part / parts; }
+int parts_of(int64_t n, int64_t grain);
+// Where a part of n items begins, none of them empty unless there are fewer items; `backwards`: they are taken from the
+// end.
+int64_t part_begin(int64_t n, int parts, int part, bool backwards = false);
 
-// f(part, begin, end) for every part, none of them empty unless n is 0. f must not throw.
+// f(part, thread, begin, end) for every part. f must not throw.
+template <class F>
+void parallel(int64_t n, int parts, bool backwards, F&& f) {
+  flush_denormals();
+  if (parts == 1) return f(0, 0, int64_t{0}, n);
+  std::vector<int64_t> begins;
+  for (int part = 0; part <= parts; ++part) begins.push_back(part_begin(n, parts, part, backwards));
+  std::atomic<int> taken{0};
+  // All threads enter, whatever the number of parts: libgomp ends threads when a smaller team is asked for.
+#pragma omp parallel
+  {
+    flush_denormals();
+    const int thread = thread_number(), team = team_size();
+    for (int i = thread; i < parts; i = team + taken.fetch_add(1)) {
+      const int part = backwards ? parts - 1 - i : i;
+      const auto begin = begins.begin() + part;
+      f(part, thread, begin[0], begin[1]);
+    }
+  }
+}
+// f(part, begin, end).
 template <class F>
 void parallel(int64_t n, int parts, F&& f) {
-  flush_denormals();
-  if (parts == 1) return f(0, int64_t{0}, n);
-    // All threads enter, whatever the number of parts: libgomp ends threads when a smaller team is asked for.
-#pragma omp parallel for schedule(static, 1)
-  for (int part = 0; part < parts; ++part) {
-    flush_denormals();
-    f(part, part_begin(n, parts, part), part_begin(n, parts, part + 1));
-  }
-}
-
-int thread_number();  // 0 … threads() − 1, inside of a region
-
-// The same with several parts a thread, which take the next one as they come: a thread that is held up by other work of
-// the machine costs the time of a part, not of the whole. f(part, thread, begin, end); `backwards`: the last part
-// first.
-constexpr int chunks_per_thread = 4;
-inline int chunks_of(int64_t n) { return static_cast<int>(std::min<int64_t>(n, threads() * chunks_per_thread)); }
-template <class F>
-void parallel_chunks(int64_t n, int parts, bool backwards, F&& f) {
-  flush_denormals();
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int i = 0; i < parts; ++i) {
-    flush_denormals();
-    const int part = backwards ? parts - 1 - i : i;
-    f(part, thread_number(), part_begin(n, parts, part), part_begin(n, parts, part + 1));
-  }
+  parallel(n, parts, false, [&](int part, int, int64_t begin, int64_t end) { f(part, begin, end); });
 }
 
 // f(begin, end) over n items that cost `cost` floats each.
 template <class F>
 void parallel_ranges(int64_t n, int64_t cost, F&& f) {
   if (n == 0) return;
-  parallel(n, parts_of(n, elements_per_thread / std::max<int64_t>(cost, 1)),
+  parallel(n, parts_of(n, elements_per_part / std::max<int64_t>(cost, 1)),
            [&](int, int64_t begin, int64_t end) { f(begin, end); });
 }
 

@@ -20,42 +20,41 @@ Bands bands_of(const Grouped& g, int64_t slabs) {
   return {g, (rows + 3) / 4 * 4};
 }
 
-// How a pass is cut for the threads: `item_parts` by `bundle_parts` chunks, several a thread, so that one that is held
-// up by other work of the machine costs the time of a chunk. Parts of the items have sums of their own, which are added
-// in their order.
+// How a pass is cut for the threads: `item_parts` by `bundle_parts` chunks. Parts of the items have sums of their own,
+// which are added in their order.
 struct Cut {
-  int64_t items, bundles;
-  int item_parts, bundle_parts;
+  int item_parts = 1, bundle_parts = 1;
+  bool backwards;
+  std::vector<Chunk> chunks;
 
   // gradients: whether those of the weights are computed.
-  Cut(const Grouped& g, const Bands& bands, bool gradients) : items(bands.items()), bundles(g.bundles()) {
+  Cut(const Grouped& g, const Bands& bands, bool gradients, bool backwards) : backwards(backwards) {
+    const int64_t items = bands.items(), bundles = g.bundles(), most = parts_of(items, 1);
     const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
     // Whole items are read as they lie; but weights that are many, against the pixels that they serve, had better stay
     // with one thread. Their gradients are cleared and added for every part of the items, which few are not worth.
     if ((weights * 2 > map || (gradients && items < 4 * threads())) && bundles >= threads()) {
-      item_parts = 1;
-      bundle_parts = static_cast<int>(std::min<int64_t>(bundles, threads() * chunks_per_thread));
+      bundle_parts = parts_of(bundles, 1);
+    } else if (gradients) {
+      const int64_t worth = std::max<int64_t>(map / (12 * weights * threads()), map >= 12 * weights ? 2 : 1);
+      item_parts = static_cast<int>(std::min(most, worth * threads()));
     } else {
-      const int64_t most = gradients ? map / (12 * weights * threads()) : chunks_per_thread;
-      item_parts = static_cast<int>(std::min(items, threads() * std::clamp<int64_t>(most, 1, chunks_per_thread)));
-      bundle_parts = 1;
+      item_parts = static_cast<int>(most);
     }
-  }
-  int chunks() const { return item_parts * bundle_parts; }
-  int item_part(int chunk) const { return chunk / bundle_parts; }
-  Chunk chunk(int i) const {
-    if (i < 0 || i >= chunks()) return {};
-    const int part = item_part(i), bundle_part = i % bundle_parts;
-    return {part_begin(items, item_parts, part), part_begin(items, item_parts, part + 1),
-            part_begin(bundles, bundle_parts, bundle_part), part_begin(bundles, bundle_parts, bundle_part + 1)};
+    const auto begin = [&](int64_t n, int parts, int part) { return part_begin(n, parts, part, backwards); };
+    for (int i = 0; i < item_parts; ++i)
+      for (int b = 0; b < bundle_parts; ++b)
+        chunks.push_back({begin(items, item_parts, i), begin(items, item_parts, i + 1), begin(bundles, bundle_parts, b),
+                          begin(bundles, bundle_parts, b + 1)});
   }
   // f(walk, part of the items, thread) for all chunks.
   template <class F>
-  void run(bool backwards, F&& f) const {
-    const int team = backwards ? -threads() : threads();  // equally fast threads take chunks in turn
-    parallel_chunks(chunks(), chunks(), backwards, [&](int i, int thread, int64_t, int64_t) {
-      f(Walk{chunk(i), chunk(i + team), backwards, i - team < 0 || i - team >= chunks()}, item_part(i), thread);
+  void run(F&& f) const {
+    const int count = static_cast<int>(chunks.size()), team = backwards ? -threads() : threads();
+    const auto chunk = [&](int i) { return i < 0 || i >= count ? Chunk() : chunks[static_cast<size_t>(i)]; };
+    parallel(count, count, backwards, [&](int i, int thread, int64_t, int64_t) {  // equally fast threads take turns
+      f(Walk{chunk(i), chunk(i + team), backwards, chunk(i - team).end == 0}, i / bundle_parts, thread);
     });
   }
 };
@@ -100,19 +99,19 @@ void run(const ForwardCall<T>& call) {
   const auto kernels = pass_kernels<T>();
   const Grouped& g = call.conv;
   const Bands bands = bands_of(g, g.in_slabs());
-  const Cut cut(g, bands, false);
+  const Cut cut(g, bands, false, call.backwards);
   const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
   const int64_t stride = padded(g.out_channels());
   Scratch<float> scratch(threads() * room), moments(cut.item_parts * 2 * stride);
   std::fill_n(moments.data(), moments.count(), 0.0f);
-  cut.run(call.backwards, [&](const Walk& walk, int part, int thread) {
+  cut.run([&](const Walk& walk, int part, int thread) {
     float* own = scratch.data() + thread * room;
     kernels.forward(call, bands, walk, own, own + planes, moments.data() + part * 2 * stride);
   });
   if (call.mean == nullptr) return;
   std::vector<int64_t> pixels(static_cast<size_t>(cut.item_parts), 0);
   for (size_t part = 0; part < pixels.size(); ++part) {
-    const Chunk items = cut.chunk(static_cast<int>(part) * cut.bundle_parts);
+    const Chunk& items = cut.chunks[part * static_cast<size_t>(cut.bundle_parts)];
     for (int64_t item = items.begin; item < items.end; ++item)
       pixels[part] += (bands.end(item) - bands.begin(item)) * g.width;
   }
@@ -125,14 +124,14 @@ void run(const BackwardCall<T>& call) {
   const Grouped& g = call.conv;
   const int64_t slabs = g.in_slabs() + g.out_slabs();
   const Bands bands = bands_of(g, slabs);
-  const Cut cut(g, bands, static_cast<bool>(call.dw));
+  const Cut cut(g, bands, static_cast<bool>(call.dw), call.backwards);
   const int64_t planes = slabs * plane_size(g, bands) + kernels.room_beside_planes(g, g.plane_rows(bands.rows)) + slack,
                 room = planes + block_size(g), stride = padded(g.in_channels());
   WeightGradients dw(g, call.dw ? cut.item_parts : 0);
   Scratch<float> scratch(threads() * room);
   Scratch<double> partial(cut.item_parts * 2 * stride);
   std::fill_n(partial.data(), partial.count(), 0.0);
-  cut.run(call.backwards, [&](const Walk& walk, int part, int thread) {
+  cut.run([&](const Walk& walk, int part, int thread) {
     float* own = scratch.data() + thread * room;
     if (call.dw) dw.clear(part, walk.own.first, walk.own.last);
     kernels.backward(call, bands, walk, own, own + planes, call.dw ? dw.part(part) : nullptr,
@@ -165,7 +164,7 @@ void run(const EvaluationCall<T>& call) {
   }
   const int64_t room = sides * link_planes + block;
   Scratch<float> scratch(threads() * room);
-  Cut(call.links.back().conv, bands, false).run(false, [&](const Walk& walk, int, int thread) {
+  Cut(call.links.back().conv, bands, false, false).run([&](const Walk& walk, int, int thread) {
     float* own = scratch.data() + thread * room;
     kernels.evaluate(call, bands, walk, own, link_planes, own + sides * link_planes);
   });

@@ -11,13 +11,6 @@
 namespace mgic::cpu {
 namespace {
 
-// Parts of the rows, of which each is worth a thread's while. Several a thread where they are long: each begins with a
-// block that was not fetched before.
-int row_parts(int64_t rows, int64_t channels) {
-  const int parts = parts_of(rows, elements_per_thread / channels), several = chunks_of(rows);
-  return rows * channels >= several * (int64_t{1} << 18) ? several : parts;
-}
-
 // As many groups side by side as fill a vector with their results.
 template <class T>
 std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
@@ -119,7 +112,8 @@ template <class T>
 void map_packed(const RowMap<T>& map, int64_t depth) {
   const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
   Scratch<float> scratch(threads() * block);
-  parallel_chunks(map.rows, row_parts(map.rows, channels), true, [&](int, int thread, int64_t begin, int64_t end) {
+  const int parts = parts_of(map.rows, elements_per_part / channels);
+  parallel(map.rows, parts, true, [&](int part, int thread, int64_t begin, int64_t end) {
     map_rows(map, begin, end, scratch.data() + thread * block);
   });
 }
@@ -195,9 +189,11 @@ Sums run(RowSums<T> s) {
                 count = in + out + products + (s.gram ? in * p.inputs : 0),
                 // Rows of both, or, for matrices and turned groups, the products.
       room = block_rows * (in + std::max(in, out));
-  const int parts = row_parts(p.rows, in + out);
+  // Parts have sums of their own, which one thread adds: more than a thread's one only where that takes no time.
+  const int many = parts_of(p.rows, elements_per_part / (in + out)),
+            parts = p.rows * (in + out) < 32 * many * count ? std::min(many, threads()) : many;
   Scratch<float> scratch(threads() * room), partial(parts * count);
-  parallel_chunks(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
+  parallel(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
     float *own = scratch.data() + thread * room, *sums = partial.data() + part * count;
     std::fill_n(sums, count, 0.0f);
     sum_rows(s, begin, end, own, sums);

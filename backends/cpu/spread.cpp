@@ -353,13 +353,6 @@ Scratch<float> spread_weights(const Spread& c, const float* w) {
   return packed;
 }
 
-// Rows of so many pixels are dealt to the threads as they come.
-template <class F>
-void each_part(int64_t rows, int64_t row_elements, F&& f) {
-  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_per_thread, 1, chunks_of(rows));
-  parallel_chunks(rows, static_cast<int>(parts), false, [&](int, int, int64_t begin, int64_t end) { f(begin, end); });
-}
-
 }  // namespace
 
 bool spread_suits(const ConvParams& p, const Shape& x, const Shape& w) {
@@ -378,15 +371,15 @@ void spread_forward(const ConvParams& p, const Tensor& x, const Tensor& w, const
   if (bias.defined()) std::copy_n(bias.data<float>(), c.outputs(), padded_bias.data());
   const SpreadForward<T> call{c,          x.data<T>(), weights.data(), padded_bias.data(), data_or_null<T>(residual),
                               activation, y.data<T>()};
-  each_part(c.batch * c.out_height, c.out_width * c.outputs(),
-            [&](int64_t begin, int64_t end) { forward_here(call, begin, end); });
+  parallel_ranges(c.batch * c.out_height, c.out_width * c.outputs(),
+                  [&](int64_t begin, int64_t end) { forward_here(call, begin, end); });
 }
 
 template <class T>
 void spread_backward_data(const ConvParams& p, const Tensor& dy, const Tensor& w, Sink dx) {
   const Spread c = spread_of(p, (*dx).shape(), w.shape(), dy.shape());
   const auto weights = spread_weights(c, w.data<float>());
-  each_part(c.batch * c.height, c.width * c.inputs, [&](int64_t begin, int64_t end) {
+  parallel_ranges(c.batch * c.height, c.width * c.inputs, [&](int64_t begin, int64_t end) {
     data_here(c, dy.data<T>(), weights.data(), accumulates(dx), (*dx).data<T>(), begin, end);
   });
 }
@@ -396,7 +389,7 @@ void spread_backward_weights(const ConvParams& p, const Tensor& x, const Tensor&
   const Spread c = spread_of(p, x.shape(), (*dw).shape(), dy.shape());
   const int64_t lanes = HWY_DYNAMIC_DISPATCH(lanes_here)(), count = c.weight_count(lanes),
                 rows = c.batch * c.out_height;
-  const int parts = parts_of(rows, elements_per_thread / std::max<int64_t>(c.out_width * c.outputs(), 1));
+  const int parts = parts_of(rows, elements_per_part / std::max<int64_t>(c.out_width * c.outputs(), 1));
   Scratch<float> partial(parts * count);
   parallel(rows, parts, [&](int part, int64_t begin, int64_t end) {
     float* own = partial.data() + part * count;
