@@ -127,22 +127,22 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
 // A bundle's rows of an item in a map of so many channels, where they are filtered straight from there: nothing happens
 // to `plain` values on the way.
 template <class T>
-Rows<T> rows_of_map(const Grouped& g, bool plain, const T* map, int64_t channels, int64_t bundle, int64_t n,
-                    int64_t y0) {
+ImageRows<T> rows_of_map(const Grouped& g, bool plain, const T* map, int64_t channels, int64_t bundle, int64_t n,
+                         int64_t y0) {
   const bool suits = plain && g.in_rows && g.whole_tiles() && channels % slab_channels == 0;
-  return suits ? Rows<T>::of_map(g, map, channels, bundle * slab_channels, n, y0) : Rows<T>{};
+  return suits ? ImageRows<T>::of_map(g, map, channels, bundle * slab_channels, n, y0) : ImageRows<T>{};
 }
 
 // f(rows) with those of the map, or of the planes.
 template <class T, class F>
-HWY_INLINE void with_rows_of(const Rows<T>& map, const Grouped& g, const float* plane, F&& f) {
+HWY_INLINE void with_rows_of(const ImageRows<T>& map, const Grouped& g, const float* plane, F&& f) {
   if (map) return f(map);
-  f(Rows<float>::of_plane(g, plane));
+  f(ImageRows<float>::of_plane(g, plane));
 }
 
 // The outputs of a bundle whose groups share a vector, whose first channel the rows begin at.
 template <class T, class Outputs>
-void filter_rows(const Grouped& g, const Rows<T>& in, const float* weights, int64_t bundle, int64_t y0, int64_t y1,
+void filter_rows(const Grouped& g, const ImageRows<T>& in, const float* weights, int64_t bundle, int64_t y0, int64_t y1,
                  NextItem* next, Outputs& outputs) {
   const auto fetch = [next](int64_t pixels) HWY_ATTR {
     if (next != nullptr) next->fetch(pixels);
@@ -160,7 +160,7 @@ void filter_rows(const Grouped& g, const Rows<T>& in, const float* weights, int6
 // All rows of one slab, from the planes or, where it is given, from the map, while memory is fetched ahead where that
 // is given.
 template <class A, class T, class Outputs>
-HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const Rows<T>& map,
+HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const ImageRows<T>& map,
                              const void* weights, int64_t bundle, int64_t slab, int64_t y0, int64_t y1, NextItem* next,
                              float* block, Outputs& outputs) {
   if constexpr (!A::pairs)
@@ -246,8 +246,9 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
 // wants them.
 template <class A, class T>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
-                      int64_t plane, const Rows<T>& x_map, const Rows<T>& dy_map, int64_t bundle, int64_t first_row,
-                      int64_t rows, NextItem& next, [[maybe_unused]] typename A::Cell* room, float* dw) {
+                      int64_t plane, const ImageRows<T>& x_map, const ImageRows<T>& dy_map, int64_t bundle,
+                      int64_t first_row, int64_t rows, NextItem& next, [[maybe_unused]] typename A::Cell* room,
+                      float* dw) {
   using Cell = typename A::Cell;
   const auto fetch = [&](int64_t pixels) HWY_ATTR { next.fetch(pixels); };
   const int64_t border = g.border(), groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
@@ -484,11 +485,11 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
           NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
           if (is_last) {
             EvaluatedOutputs<T> outputs(call, slab, n, past);
-            compute_slab<A>(g, from, plane, i == 0 ? map : Rows<T>{}, link.weights, b, s, y0, y1, ahead, block,
+            compute_slab<A>(g, from, plane, i == 0 ? map : ImageRows<T>{}, link.weights, b, s, y0, y1, ahead, block,
                             outputs);
           } else {
             InnerOutputs<A> outputs(link, next, slab, z0, own);
-            compute_slab<A>(g, from, plane, i == 0 ? map : Rows<T>{}, link.weights, b, s, y0, y1, ahead, block,
+            compute_slab<A>(g, from, plane, i == 0 ? map : ImageRows<T>{}, link.weights, b, s, y0, y1, ahead, block,
                             outputs);
           }
         }

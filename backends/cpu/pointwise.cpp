@@ -113,7 +113,7 @@ void map_packed(const RowMap<T>& map, int64_t depth) {
   const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
   Scratch<float> scratch(threads() * block);
   const int parts = parts_of(map.rows, elements_per_part / channels);
-  parallel(map.rows, parts, true, [&](int part, int thread, int64_t begin, int64_t end) {
+  parallel(map.rows, parts, true, [&](int, int thread, int64_t begin, int64_t end) {
     map_rows(map, begin, end, scratch.data() + thread * block);
   });
 }
