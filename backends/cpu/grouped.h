@@ -7,7 +7,8 @@
 // occasion by each thread in its own cache. Since every value passes through that packing, whatever has to happen to it
 // on the way (a difference, a normalisation, an activation, the gradient through them) happens there, and what has to
 // happen to a result happens on its way out: that is how a whole chain needs no pass over memory of its own between
-// two convolutions. Only what reads a value once, filtering along rows, does without a plane where nothing has to happen.
+// two convolutions. Only filtering along rows, which reads a value once, does without a plane where nothing has to
+// happen.
 #pragma once
 
 #include <algorithm>
