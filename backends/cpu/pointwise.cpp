@@ -11,6 +11,14 @@
 namespace mgic::cpu {
 namespace {
 
+// Parts of rows of so many elements. Each begins with a block that nobody has asked for, and has sums of its own, which
+// one thread adds: more than one a thread only where they are long.
+int row_parts(int64_t rows, int64_t channels) {
+  constexpr int64_t elements_of_several = 1 << 19;
+  const int several = parts_of(rows, elements_of_several / channels);
+  return several > threads() ? several : std::min(parts_of(rows, elements_per_part / channels), threads());
+}
+
 // As many groups side by side as fill a vector with their results.
 template <class T>
 std::vector<Tile> tiles_of(const RowMap<T>& map, int64_t lanes) {
@@ -112,7 +120,7 @@ template <class T>
 void map_packed(const RowMap<T>& map, int64_t depth) {
   const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
   Scratch<float> scratch(threads() * block);
-  const int parts = parts_of(map.rows, elements_per_part / channels);
+  const int parts = row_parts(map.rows, channels);
   parallel(map.rows, parts, true, [&](int, int thread, int64_t begin, int64_t end) {
     map_rows(map, begin, end, scratch.data() + thread * block);
   });
@@ -189,9 +197,7 @@ Sums run(RowSums<T> s) {
                 count = in + out + products + (s.gram ? in * p.inputs : 0),
                 // Rows of both, or, for matrices and turned groups, the products.
       room = block_rows * (in + std::max(in, out));
-  // Parts have sums of their own, which one thread adds: more than a thread's one only where that takes no time.
-  const int many = parts_of(p.rows, elements_per_part / (in + out)),
-            parts = p.rows * (in + out) < 32 * many * count ? std::min(many, threads()) : many;
+  const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);
   parallel(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
     float *own = scratch.data() + thread * room, *sums = partial.data() + part * count;

@@ -20,29 +20,37 @@ void map_rows(const RowMap<bf16>& map, int64_t begin, int64_t end, float* block)
 void sum_rows(const RowSums<float>& sums, int64_t begin, int64_t end, float* block, float* to);
 void sum_rows(const RowSums<bf16>& sums, int64_t begin, int64_t end, float* block, float* to);
 
-// What a map touches of rows [begin, end), asked for by so many calls.
-template <class T>
-Ahead rows_ahead(const RowMap<T>& map, int64_t begin, int64_t end, int64_t calls) {
-  Ahead ahead(calls);
-  const auto add = [&](const T* p, int64_t channels) {
-    if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
-  };
+// f(map, channels) for the maps that a walk touches.
+template <class T, class F>
+void each_map(const RowMap<T>& map, F&& f) {
   for (const auto& term : map.terms)
-    for (const T* x : {term.rows.x, term.rows.minus}) add(x, map.groups * term.depth);
+    for (const T* x : {term.rows.x, term.rows.minus}) f(x, map.groups * term.depth);
   for (const T* p : {map.residual, static_cast<const T*>(map.y), static_cast<const T*>(map.negated)})
-    add(p, map.groups * map.width);
-  return ahead;
+    f(p, map.groups * map.width);
+}
+template <class T, class F>
+void each_map(const RowSums<T>& s, F&& f) {
+  for (const T* x : {s.v.x, s.v.minus}) f(x, s.p.in_channels());
+  f(s.dy, s.p.out_channels());
 }
 
-// What sums touch of rows [begin, end).
-template <class T>
-Ahead rows_ahead(const RowSums<T>& s, int64_t begin, int64_t end, int64_t calls) {
+// What a walk touches of rows [begin, end), asked for by so many calls.
+template <class Call>
+Ahead rows_ahead(const Call& call, int64_t begin, int64_t end, int64_t calls) {
   Ahead ahead(calls);
-  const auto add = [&](const T* p, int64_t channels) {
+  each_map(call, [&](const auto* p, int64_t channels) {
     if (p != nullptr) ahead.add(p + begin * channels, (end - begin) * channels);
-  };
-  for (const T* x : {s.v.x, s.v.minus}) add(x, s.p.in_channels());
-  add(s.dy, s.p.out_channels());
+  });
+  return ahead;
+}
+// Of these rows, part i of so many parts of their channels.
+template <class Call>
+Ahead columns_ahead(const Call& call, int64_t begin, int64_t end, int64_t i, int64_t parts, int64_t calls) {
+  Ahead ahead(calls);
+  each_map(call, [&](const auto* p, int64_t channels) {
+    const int64_t own = channels / parts;
+    if (p != nullptr) ahead.add(p + begin * channels + i * own, end - begin, own, channels);
+  });
   return ahead;
 }
 

@@ -140,8 +140,11 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
   const bool plain = map.residual == nullptr && map.negated == nullptr && !map.accumulate;
   for (int64_t row = begin; row < end; row += turned_rows) {
     const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
-    Ahead ahead = rows_ahead(map, next, after, units * ((next - row + rows_a_fetch - 1) / rows_a_fetch));
+    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
+    Ahead ahead = rows_ahead(map, next, after, units * fetches);
     for (int64_t u = 0; u < units; ++u) {
+      // Nobody has asked for the first rows: every unit asks for those of the next.
+      Ahead unit = row == begin && u + 1 < units ? columns_ahead(map, row, next, u + 1, units, fetches) : Ahead(1);
       V w[weights], start[results];
       {
         V* to = w;
@@ -156,7 +159,10 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
       for (int r = 0; r < results; ++r) start[r] = hn::Zero(D());
       if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
       for (int64_t r = row; r < next; ++r) {
-        if ((r - row) % rows_a_fetch == 0) ahead.fetch();
+        if ((r - row) % rows_a_fetch == 0) {
+          unit.fetch();
+          ahead.fetch();
+        }
         V sum[turned_sums<results>];
 #pragma GCC unroll 4
         for (int i = 0; i < turned_sums<results>; ++i) sum[i] = i < results ? start[i] : hn::Zero(D());
@@ -216,15 +222,21 @@ void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
   std::fill_n(acc, units * vectors * lanes(), 0.0f);
   for (int64_t row = begin; row < end; row += turned_rows) {
     const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
-    Ahead ahead = rows_ahead(s, next, after, units * ((next - row + rows_a_fetch - 1) / rows_a_fetch));
+    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
+    Ahead ahead = rows_ahead(s, next, after, units * fetches);
     for (int64_t u = 0; u < units; ++u) {
+      // Nobody has asked for the first rows: every unit asks for those of the next.
+      Ahead unit = row == begin && u + 1 < units ? columns_ahead(s, row, next, u + 1, units, fetches) : Ahead(1);
       V sum[vectors], centre[2];
 #pragma GCC unroll 32
       for (int i = 0; i < vectors; ++i) sum[i] = hn::Zero(D());
       if (larger_centre != nullptr) load_unit<parts>(larger_centre + u * parts * lanes(), centre);
       if (smaller_centre != nullptr) load_unit<1>(smaller_centre + u * lanes(), centre);
       for (int64_t r = row; r < next; ++r) {
-        if ((r - row) % rows_a_fetch == 0) ahead.fetch();
+        if ((r - row) % rows_a_fetch == 0) {
+          unit.fetch();
+          ahead.fetch();
+        }
         V large[parts], small[1];
         load_unit<parts>(larger, (r * units + u) * parts * lanes(), large);
         if (larger_centre != nullptr)
