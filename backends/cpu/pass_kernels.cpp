@@ -241,9 +241,9 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
   return (2 * g.in_slabs() + g.out_slabs()) * plane_rows * (g.pitch() / 2 + 1) * slab_channels;
 }
 
-// The gradient of a bundle's weights from its planes, while memory is fetched ahead; dw (groups,
-// vectors of inputs, slabs of outputs, taps, outputs, lanes). `room` takes the pairs of pixels where the arithmetic
-// wants them.
+// The gradient of a bundle's weights from its planes or, where they are given, from the maps, while memory is fetched
+// ahead; dw (groups, vectors of inputs, slabs of outputs, taps, outputs, lanes). `room` takes the pairs of pixels where
+// the arithmetic wants them.
 template <class A, class T>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
                       int64_t plane, const ImageRows<T>& x_map, const ImageRows<T>& dy_map, int64_t bundle,

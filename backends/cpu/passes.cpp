@@ -37,6 +37,7 @@ struct Cut {
     if ((weights * 2 > map || (gradients && items < 4 * threads())) && bundles >= threads()) {
       bundle_parts = parts_of(bundles, 1);
     } else if (gradients) {
+      // Parts a thread. A second one pays sooner than more do: without it, all wait for the slower thread's share.
       const int64_t worth = std::max<int64_t>(map / (12 * weights * threads()), map >= 12 * weights ? 2 : 1);
       item_parts = static_cast<int>(std::min(most, worth * threads()));
     } else {
