@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace mgic::cpu {
 
@@ -36,15 +37,21 @@ class Ahead {
     asked_ += shares;
     for (int i = 0; i < count_; ++i) {
       Run& run = runs_[i];
-      for (const int64_t due = asked_ * run.share >> bits; run.done < due && run.done < run.lines; ++run.done) {
-        __builtin_prefetch(run.next, 0, 2);
-        run.next += line;
-        if (run.next == run.row_end) {
+      const int64_t due = std::min(asked_ * run.share >> bits, run.lines);
+      if (run.done >= due) continue;
+      // Not by way of memory, which would take longer than the lines.
+      const std::byte *next = run.next, *row_end = run.row_end;
+      for (int64_t lines = due - std::exchange(run.done, due); lines > 0; --lines) {
+        __builtin_prefetch(next, 0, 2);
+        next += line;
+        if (next == row_end) {
           run.row += run.stride;
-          run.row_end += run.stride;
-          run.next = run.row;
+          next = run.row;
+          row_end += run.stride;
         }
       }
+      run.next = next;
+      run.row_end = row_end;
     }
   }
 

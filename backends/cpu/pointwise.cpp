@@ -93,32 +93,33 @@ int64_t turned_lanes(const RowSums<T>& s, int64_t lanes) {
 // where part h of 2 n channels is every second one from h on. A lane has the weight between a factor and a result whose
 // lanes are its own but for the bits of the turn: where results are n channels, the factor's the bits above the second
 // and the result's the two below, else the factor's all of them.
-template <class T>
+template <int n, class T>
 void pack_turned(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
-  const int64_t n = map.turned, factors = term.depth / n, results = map.width / n, of_result = results == 1 ? 3 : 0;
-  std::vector<int64_t> places;  // in a group's weights, the same for all of them
+  const auto factors = static_cast<int>(term.depth) / n, results = static_cast<int>(map.width) / n,
+             of_result = results == 1 ? 3 : 0;
+  std::vector<int> places;  // in a group's weights, the same for all of them
   places.reserve(static_cast<size_t>(map.width * term.depth));
-  for (int64_t f = 0; f < factors; ++f)
-    for (int64_t r = 0; r < results; ++r)
-      for (int64_t turn = 0; turn < n; ++turn)
-        for (int64_t l = 0; l < n; ++l) {
-          const int64_t factor = (l ^ (turn & ~of_result)) * factors + f,
-                        result = (l ^ (turn & of_result)) * results + r;
-          places.push_back(term.transposed ? factor * map.width + result : result * term.depth + factor);
+  for (int f = 0; f < factors; ++f)
+    for (int r = 0; r < results; ++r)
+      for (int turn = 0; turn < n; ++turn)
+        for (int l = 0; l < n; ++l) {
+          const int factor = (l ^ (turn & ~of_result)) * factors + f, result = (l ^ (turn & of_result)) * results + r;
+          places.push_back(term.transposed ? factor * results * n + result : result * factors * n + factor);
         }
-  const float* from = term.weights;
-  for (int64_t group = 0; group < map.groups; group += lanes / n, from += lanes / n * map.width * term.depth)
-    for (auto at = places.begin(); at != places.end(); at += n)
-      for (int64_t g = 0; g < lanes / n; ++g)
-        to = std::transform(at, at + n, to, [w = from + g * map.width * term.depth](int64_t place) {
-          return std::bit_cast<uint32_t>(w[place]);
-        });
+  const auto size = static_cast<int64_t>(places.size());
+  const float* w = term.weights;
+  for (int64_t group = 0; group < map.groups; ++group, w += size) {
+    uint32_t* row = to + group * n / lanes * size / n * lanes + group * n % lanes;
+    for (const int* at = places.data(); at != places.data() + size; at += n, row += lanes)
+      for (int l = 0; l < n; ++l) row[l] = std::bit_cast<uint32_t>(w[at[l]]);
+  }
 }
 
 // `depth`: factors a group of all terms.
 template <class T>
 void map_packed(const RowMap<T>& map, int64_t depth) {
-  const int64_t channels = map.groups * (depth + map.width), block = block_rows * map.groups * depth;
+  const int64_t channels = map.groups * (depth + map.width),
+                block = map.turned > 0 ? 0 : block_rows * map.groups * depth;
   Scratch<float> scratch(threads() * block);
   const int parts = row_parts(map.rows, channels);
   parallel(map.rows, parts, true, [&](int, int thread, int64_t begin, int64_t end) {
@@ -177,7 +178,12 @@ void run(RowMap<T> map) {
     for (auto& term : map.terms) {
       const int64_t count = cells(term);
       term.packed = to;
-      map.turned > 0 ? pack_turned(map, term, lanes, to) : pack<arithmetic>(map, term, lanes, to);
+      if (map.turned == 8)
+        pack_turned<8>(map, term, lanes, to);
+      else if (map.turned == 4)
+        pack_turned<4>(map, term, lanes, to);
+      else
+        pack<arithmetic>(map, term, lanes, to);
       to += count;
       if (!matrices || term.rows.minus == nullptr) continue;
       std::transform(to - count, to, to, [](uint32_t pair) { return pair ^ 0x80008000u; });
@@ -200,19 +206,18 @@ Sums run(RowSums<T> s) {
   const int parts = row_parts(p.rows, in + out);
   Scratch<float> scratch(threads() * room), partial(parts * count);
   parallel(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
-    float *own = scratch.data() + thread * room, *sums = partial.data() + part * count;
-    std::fill_n(sums, count, 0.0f);
-    sum_rows(s, begin, end, own, sums);
+    sum_rows(s, begin, end, scratch.data() + thread * room, partial.data() + part * count);
   });
   const auto total = [&](int64_t first, int64_t n) {
     std::vector<double> sum(static_cast<size_t>(n));
+    double* to = sum.data();
     for (int part = 0; part < parts; ++part)
-      for (int64_t i = 0; i < n; ++i) sum[static_cast<size_t>(i)] += partial[part * count + first + i];
+      for (int64_t i = 0; i < n; ++i) to[i] += partial[part * count + first + i];
     return sum;
   };
   Sums sums{total(0, in), total(in, s.dy != nullptr ? out : 0), total(in + out, products),
             total(in + out + products, s.gram ? in * p.inputs : 0)};
-  if (!sums_by_input(p)) return sums;
+  if (s.turned > 0 || !sums_by_input(p)) return sums;
   std::vector<double> by_output(sums.outer.size());
   auto to = by_output.begin();
   for (int64_t first = 0; first < products; first += p.outputs * p.inputs)
@@ -267,8 +272,8 @@ template <class T>
 void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, bool accumulate, float* dw) {
   const Merged merged(own);
   const Sums sums = run(RowSums<T>{merged.p, {x}, dy});
-  merged.each_weight([&](int64_t place, int64_t weight) {
-    dw[weight] = static_cast<float>((accumulate ? dw[weight] : 0.0) + sums.outer[static_cast<size_t>(place)]);
+  merged.each_weight([&, outer = sums.outer.data()](int64_t place, int64_t weight) {
+    dw[weight] = static_cast<float>((accumulate ? dw[weight] : 0.0) + outer[place]);
   });
 }
 

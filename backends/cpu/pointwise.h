@@ -91,6 +91,10 @@ struct Merged {
   // f(place in (groups, outputs, inputs), place in the convolution's weights) for every weight.
   template <class F>
   void each_weight(F&& f) const {
+    if (of == 1) {  // as most are
+      for (int64_t weight = 0; weight < p.out_channels() * p.inputs; ++weight) f(weight, weight);
+      return;
+    }
     const int64_t inputs = p.inputs / of, outputs = p.outputs / of, own_groups = p.groups * of;
     for (int64_t g = 0, weight = 0, place = 0; g < own_groups; ++g)
       for (int64_t o = 0, first = g % of * inputs; o < outputs; ++o, place += p.inputs)

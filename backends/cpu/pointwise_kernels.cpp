@@ -334,7 +334,7 @@ void add_rows(const typename A::Cell* block, int64_t channels, int64_t steps, fl
   });
 }
 
-// Rows [begin, end), added to sums: those of v, of dy, the outer products and the Gram matrices, one behind the other.
+// Of rows [begin, end): those of v, of dy, the outer products and the Gram matrices, one behind the other.
 template <class A, class T>
 void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, float* sums) {
   if constexpr (turns<A>)
@@ -344,6 +344,7 @@ void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, flo
   float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),
         *gram = products + (s.dy != nullptr ? p.out_channels() * p.inputs : 0);
   const int64_t in = p.in_channels(), out = p.out_channels();
+  std::fill(sums, gram + (s.gram ? in * p.inputs : 0), 0.0f);
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
     Ahead ahead = rows_ahead(s, next, next + more, p.groups * ((s.gram ? 1 : 0) + (s.dy != nullptr ? 1 : 0)));
@@ -412,6 +413,7 @@ void sum_by_matrices(const RowSums<bf16>& s, int64_t begin, int64_t end, float* 
   const Pointwise& p = s.p;
   const int64_t in = p.in_channels(), out = p.out_channels();
   float *dy_sums = sums + in, *products = dy_sums + out, *gram = products + (s.dy != nullptr ? out * p.inputs : 0);
+  std::fill(sums, gram + (s.gram ? in * p.inputs : 0), 0.0f);
   const bool centred = s.centre != nullptr;
   const SumSide v{s.v, s.centre, in, p.inputs, centred ? sums : nullptr},
       dy{{s.dy}, nullptr, out, p.outputs, centred ? dy_sums : nullptr},

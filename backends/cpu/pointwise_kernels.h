@@ -8,14 +8,15 @@ namespace mgic::cpu {
 
 constexpr int64_t block_rows = 16;
 
-// Whether outer products are summed as (groups, inputs, outputs): vectors hold whatever there is more of.
+// Whether outer products are summed as (groups, inputs, outputs), unless groups are turned: vectors hold whatever there
+// is more of.
 inline bool sums_by_input(const Pointwise& p) { return p.outputs > p.inputs; }
 
 // Rows [begin, end) of a map whose weights are packed; `block` has room for block_rows rows of all terms.
 void map_rows(const RowMap<float>& map, int64_t begin, int64_t end, float* block);
 void map_rows(const RowMap<bf16>& map, int64_t begin, int64_t end, float* block);
 
-// Adds those of rows [begin, end) to sums: of v, of dy, the outer products and the Gram matrices, one behind the other.
+// The sums over rows [begin, end): of v, of dy, the outer products and the Gram matrices, one behind the other.
 // `block` has room for block_rows rows of v and of the wider one of v and dy.
 void sum_rows(const RowSums<float>& sums, int64_t begin, int64_t end, float* block, float* to);
 void sum_rows(const RowSums<bf16>& sums, int64_t begin, int64_t end, float* block, float* to);

@@ -31,6 +31,13 @@ constexpr bool turns = std::is_same_v<A, F32>;
 // What is asked for of memory, and added up, at a time; and rows of a unit with which a share of it is asked for.
 constexpr int64_t turned_rows = 32, rows_a_fetch = 8;
 
+// f(i) for i = 0 … n − 1, each as a type, so that what it indexes stays in registers.
+template <int n, class F>
+HWY_INLINE void each(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) HWY_ATTR { (f(std::integral_constant<int, i>()), ...); }
+  (std::make_integer_sequence<int, n>());
+}
+
 // ---- A unit of a side, in `parts` vectors: its channels, or the even and the odd ones ----
 
 template <int parts>
@@ -58,8 +65,7 @@ HWY_INLINE void load_unit(const Rows<T>& rows, int64_t at, V* v) {
   if (rows.minus == nullptr) return;
   V minus[parts];
   load_unit<parts>(rows.minus + at, minus);
-#pragma GCC unroll 2
-  for (int h = 0; h < parts; ++h) v[h] = hn::Sub(v[h], minus[h]);
+  each<parts>([&](auto h) HWY_ATTR { v[h] = hn::Sub(v[h], minus[h]); });
 }
 template <int parts>
 HWY_INLINE void store_unit(const V* v, float* p) {
@@ -86,8 +92,7 @@ HWY_INLINE void put_unit(const V* v, bool accumulate, T* p) {
   if (!accumulate) return store_unit<parts>(v, p);
   V sum[parts];
   load_unit<parts>(p, sum);
-#pragma GCC unroll 2
-  for (int h = 0; h < parts; ++h) sum[h] = hn::Add(sum[h], v[h]);
+  each<parts>([&](auto h) HWY_ATTR { sum[h] = hn::Add(sum[h], v[h]); });
   store_unit<parts>(sum, p);
 }
 
@@ -98,11 +103,24 @@ void with_group(int64_t n, F&& f) {
     if (n == 8) return f(Count<8>());
   f(Count<4>());
 }
-// f(k) for the turns 0 … n − 1, each as a type.
-template <int n, class F>
-HWY_INLINE void each_turn(F&& f) {
-  [&]<int... k>(std::integer_sequence<int, k...>) HWY_ATTR { (f(Count<k>()), ...); }
-  (std::make_integer_sequence<int, n>());
+
+// f(unit, first row, end, meanwhile()) for blocks of rows [begin, end), unit by unit; meanwhile() is to be called every
+// rows_a_fetch rows.
+template <class Call, class F>
+HWY_INLINE void each_unit(const Call& call, int64_t units, int64_t begin, int64_t end, F&& f) {
+  for (int64_t row = begin; row < end; row += turned_rows) {
+    const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
+    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
+    Ahead ahead = rows_ahead(call, next, after, units * fetches);
+    for (int64_t u = 0; u < units; ++u) {
+      // Nobody has asked for the first rows: every unit asks for those of the next.
+      Ahead unit = row == begin && u + 1 < units ? columns_ahead(call, row, next, u + 1, units, fetches) : Ahead(1);
+      f(u, row, next, [&]() HWY_ATTR {
+        unit.fetch();
+        ahead.fetch();
+      });
+    }
+  }
 }
 
 // ---- Maps ----
@@ -112,24 +130,47 @@ HWY_INLINE void each_turn(F&& f) {
 template <int results>
 constexpr int turned_sums = results == 1 ? 4 : 2;
 
-// sum += the products of a term's unit, of which the factors have so many parts, with its weights (parts of factors,
-// parts of results, n turns).
-template <int n, int results, int factors, class T>
-HWY_INLINE void add_turned(const Rows<T>& rows, int64_t at, const V* w, V* sum) {
-  V x[factors];
-  load_unit<factors>(rows, at, x);
-#pragma GCC unroll 2
-  for (int f = 0; f < factors; ++f, w += results * n)
-    each_turn<n>([&](auto k) HWY_ATTR {
-      constexpr int turn = k.value;
+// Rows that are taken together, so that one's products are under way while another's wait for theirs: as many as leave
+// room for so many weights in the registers.
+template <int weights, int results>
+constexpr int rows_together() {
+  if (hn::MaxLanes(D()) < 16 || weights > 16) return 1;
+  return results == 2 ? 4 : 2;
+}
+
+// For `rows` rows from `at` on, sum += the products of a term's unit, of which the factors have so many parts, with its
+// weights (parts of factors, parts of results, n turns).
+template <int n, int results, int factors, int rows, class T>
+HWY_INLINE void add_turned(const Rows<T>& source, int64_t at, int64_t stride, const V* w,
+                           V (*sum)[turned_sums<results>]) {
+  V x[rows][factors];
+  each<rows>([&](auto r) HWY_ATTR { load_unit<factors>(source, at + r * stride, x[r]); });
+  each<factors * n>([&](auto i) HWY_ATTR {
+    constexpr int f = i / n, turn = i % n;
+    each<rows>([&](auto r) HWY_ATTR {
       if constexpr (results == 1) {
-        sum[turn & 3] = hn::MulAdd(turned<(turn & ~3)>(x[f]), w[turn], sum[turn & 3]);
+        sum[r][turn & 3] = hn::MulAdd(turned<(turn & ~3)>(x[r][f]), w[i], sum[r][turn & 3]);
       } else {
-        const V factor = turned<turn>(x[f]);
-#pragma GCC unroll 2
-        for (int r = 0; r < results; ++r) sum[r] = hn::MulAdd(factor, w[r * n + turn], sum[r]);
+        const V factor = turned<turn>(x[r][f]);
+        each<results>([&](auto h)
+                          HWY_ATTR { sum[r][h] = hn::MulAdd(factor, w[(f * results + h) * n + turn], sum[r][h]); });
       }
     });
+  });
+}
+
+// What is done with the results of a unit, which begin at element `at`.
+template <int results, class T>
+HWY_INLINE void store_results(const RowMap<T>& map, int64_t at, V* v) {
+  if (map.residual != nullptr) {
+    V residual[results];
+    load_unit<results>(map.residual + at, residual);
+    each<results>([&](auto h) HWY_ATTR { v[h] = hn::Add(v[h], residual[h]); });
+  }
+  if (map.y != nullptr) put_unit<results>(v, map.accumulate, map.y + at);
+  if (map.negated == nullptr) return;
+  each<results>([&](auto h) HWY_ATTR { v[h] = hn::Neg(v[h]); });
+  put_unit<results>(v, map.accumulate_negated, map.negated + at);
 }
 
 // Rows [begin, end) of a map with terms of so many parts.
@@ -138,63 +179,55 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
   constexpr int weights = (factors + ...) * results * n;
   const int64_t units = map.groups * n / lanes(), step = results * lanes(), channels = units * step;
   const bool plain = map.residual == nullptr && map.negated == nullptr && !map.accumulate;
-  for (int64_t row = begin; row < end; row += turned_rows) {
-    const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
-    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
-    Ahead ahead = rows_ahead(map, next, after, units * fetches);
-    for (int64_t u = 0; u < units; ++u) {
-      // Nobody has asked for the first rows: every unit asks for those of the next.
-      Ahead unit = row == begin && u + 1 < units ? columns_ahead(map, row, next, u + 1, units, fetches) : Ahead(1);
-      V w[weights], start[results];
-      {
-        V* to = w;
-        size_t t = 0;
-        const auto load = [&](int count) HWY_ATTR {
-          const float* from = static_cast<const float*>(map.terms[t++].packed) + u * count * lanes();
-          for (int i = 0; i < count; ++i) *to++ = hn::LoadU(D(), from + i * lanes());
+  each_unit(
+      map, units, begin,
+      end, [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR __attribute__((always_inline)) {
+        V w[weights], start[results];
+        {
+          V* to = w;
+          size_t t = 0;
+          const auto load = [&](int count) HWY_ATTR {
+            const float* from = static_cast<const float*>(map.terms[t++].packed) + u * count * lanes();
+            for (int i = 0; i < count; ++i) *to++ = hn::LoadU(D(), from + i * lanes());
+          };
+          (load(factors * results * n), ...);
+        }
+        each<results>([&](auto h) HWY_ATTR { start[h] = hn::Zero(D()); });
+        if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
+        const auto map_some = [&](auto count, int64_t row) HWY_ATTR {
+          constexpr int rows = decltype(count)::value;
+          V sum[rows][turned_sums<results>];
+          each<rows * turned_sums<results> >([&](auto i) HWY_ATTR {
+            constexpr int r = i / turned_sums<results>, k = i % turned_sums<results>;
+            sum[r][k] = k < results ? start[k % results] : hn::Zero(D());
+          });
+          const V* of_term = w;
+          size_t t = 0;
+          const auto add = [&](auto parts) HWY_ATTR {
+            constexpr int count = decltype(parts)::value;
+            const int64_t stride = units * count * lanes();
+            add_turned<n, results, count, rows>(map.terms[t++].rows, row * stride + u * count * lanes(), stride,
+                                                of_term, sum);
+            of_term += count * results * n;
+          };
+          (add(Count<factors>()), ...);
+          each<rows>([&](auto r) HWY_ATTR {
+            V* v = sum[r];
+            if constexpr (results == 1)
+              v[0] = hn::Add(hn::Add(v[0], turned<1>(v[1])), turned<2>(hn::Add(v[2], turned<1>(v[3]))));
+            const int64_t at = (row + r) * channels + u * step;
+            plain ? store_unit<results>(v, map.y + at) : store_results<results>(map, at, v);
+          });
         };
-        (load(factors * results * n), ...);
-      }
-#pragma GCC unroll 2
-      for (int r = 0; r < results; ++r) start[r] = hn::Zero(D());
-      if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
-      for (int64_t r = row; r < next; ++r) {
-        if ((r - row) % rows_a_fetch == 0) {
-          unit.fetch();
-          ahead.fetch();
+        for (int64_t row = first; row < last;) {
+          meanwhile();
+          const int64_t until = std::min(row + rows_a_fetch, last);
+          constexpr int together = rows_together<weights, results>();
+          for (; row + together <= until; row += together) map_some(Count<together>(), row);
+          if constexpr (together > 1)
+            for (; row < until; ++row) map_some(Count<1>(), row);
         }
-        V sum[turned_sums<results>];
-#pragma GCC unroll 4
-        for (int i = 0; i < turned_sums<results>; ++i) sum[i] = i < results ? start[i] : hn::Zero(D());
-        const V* of_term = w;
-        size_t t = 0;
-        const auto add = [&](auto parts) HWY_ATTR {
-          constexpr int count = decltype(parts)::value;
-          add_turned<n, results, count>(map.terms[t++].rows, (r * units + u) * count * lanes(), of_term, sum);
-          of_term += count * results * n;
-        };
-        (add(Count<factors>()), ...);
-        if constexpr (results == 1)
-          sum[0] = hn::Add(hn::Add(sum[0], turned<1>(sum[1])), turned<2>(hn::Add(sum[2], turned<1>(sum[3]))));
-        const int64_t at = r * channels + u * step;
-        if (plain) {
-          store_unit<results>(sum, map.y + at);
-          continue;
-        }
-        if (map.residual != nullptr) {
-          V residual[results];
-          load_unit<results>(map.residual + at, residual);
-#pragma GCC unroll 2
-          for (int h = 0; h < results; ++h) sum[h] = hn::Add(sum[h], residual[h]);
-        }
-        if (map.y != nullptr) put_unit<results>(sum, map.accumulate, map.y + at);
-        if (map.negated == nullptr) continue;
-#pragma GCC unroll 2
-        for (int h = 0; h < results; ++h) sum[h] = hn::Neg(sum[h]);
-        put_unit<results>(sum, map.accumulate_negated, map.negated + at);
-      }
-    }
-  }
+      });
 }
 
 template <class T>
@@ -209,78 +242,112 @@ void map_turned(const RowMap<T>& map, int64_t begin, int64_t end) {
 
 // ---- Sums ----
 
-// acc (units, vectors) += those of rows [begin, end): the outer products of the larger side, in so many parts, and the
-// smaller one, (parts, n turns); the larger side's own sums; and the smaller one's. One part: the Gram matrices of v.
-template <int n, int parts, class T>
+// Vectors a unit has for its sums: the products of the larger side, in so many parts, and the smaller one, (parts, n
+// turns); the larger side's own sums, and the smaller one's. One part: v with itself.
+template <int n, int parts>
+constexpr int vectors_of_sums = parts == 1 ? n + 1 : 2 * n + 3;
+
+// acc (units, vectors) = those of rows [begin, end).
+template <int n, int parts, bool centred, class T>
 void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
   const Rows<T> dy{s.dy};
   const bool by_input = parts == 2 && sums_by_input(s.p);
   const Rows<T>&larger = by_input ? dy : s.v, &smaller = by_input ? s.v : dy;
-  const float *larger_centre = by_input ? nullptr : s.centre, *smaller_centre = by_input ? s.centre : nullptr;
-  constexpr int vectors = parts * n + parts + 1;
-  const int64_t units = s.p.groups * n / lanes();
-  std::fill_n(acc, units * vectors * lanes(), 0.0f);
-  for (int64_t row = begin; row < end; row += turned_rows) {
-    const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
-    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
-    Ahead ahead = rows_ahead(s, next, after, units * fetches);
-    for (int64_t u = 0; u < units; ++u) {
-      // Nobody has asked for the first rows: every unit asks for those of the next.
-      Ahead unit = row == begin && u + 1 < units ? columns_ahead(s, row, next, u + 1, units, fetches) : Ahead(1);
-      V sum[vectors], centre[2];
-#pragma GCC unroll 32
-      for (int i = 0; i < vectors; ++i) sum[i] = hn::Zero(D());
-      if (larger_centre != nullptr) load_unit<parts>(larger_centre + u * parts * lanes(), centre);
-      if (smaller_centre != nullptr) load_unit<1>(smaller_centre + u * lanes(), centre);
-      for (int64_t r = row; r < next; ++r) {
-        if ((r - row) % rows_a_fetch == 0) {
-          unit.fetch();
-          ahead.fetch();
+  constexpr int own = parts * n, vectors = vectors_of_sums<n, parts>;
+  const int64_t units = s.p.groups * n / lanes(), step = parts * lanes();
+  each_unit(
+      s, units, begin,
+      end, [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR __attribute__((always_inline)) {
+        V sum[vectors], large_centre[parts], small_centre[1] = {hn::Zero(D())};
+        each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Zero(D()); });
+        each<parts>([&](auto h) HWY_ATTR { large_centre[h] = hn::Zero(D()); });
+        if constexpr (centred)
+          by_input ? load_unit<1>(s.centre + u * lanes(), small_centre)
+                   : load_unit<parts>(s.centre + u * step, large_centre);
+        for (int64_t row = first; row < last;) {
+          meanwhile();
+          for (const int64_t until = std::min(row + rows_a_fetch, last); row < until; ++row) {
+            V large[parts], small[1];
+            load_unit<parts>(larger, row * units * step + u * step, large);
+            if constexpr (centred) each<parts>([&](auto h) HWY_ATTR { large[h] = hn::Sub(large[h], large_centre[h]); });
+            if constexpr (parts == 1) {
+              small[0] = large[0];
+            } else {
+              load_unit<1>(smaller, (row * units + u) * lanes(), small);
+              if constexpr (centred) small[0] = hn::Sub(small[0], small_centre[0]);
+            }
+            each<n>([&](auto k) HWY_ATTR {
+              const V other = turned<k>(small[0]);
+              each<parts>([&](auto h) HWY_ATTR { sum[h * n + k] = hn::MulAdd(large[h], other, sum[h * n + k]); });
+            });
+            if constexpr (centred) {
+              each<parts>([&](auto h) HWY_ATTR { sum[own + h] = hn::Add(sum[own + h], large[h]); });
+              if constexpr (parts == 2) sum[own + 2] = hn::Add(sum[own + 2], small[0]);
+            }
+          }
         }
-        V large[parts], small[1];
-        load_unit<parts>(larger, (r * units + u) * parts * lanes(), large);
-        if (larger_centre != nullptr)
-#pragma GCC unroll 2
-          for (int h = 0; h < parts; ++h) large[h] = hn::Sub(large[h], centre[h]);
-        if constexpr (parts == 1) {
-          small[0] = large[0];
-        } else {
-          load_unit<1>(smaller, (r * units + u) * lanes(), small);
-          if (smaller_centre != nullptr) small[0] = hn::Sub(small[0], centre[0]);
-        }
-        each_turn<n>([&](auto k) HWY_ATTR {
-          const V other = turned<k.value>(small[0]);
-#pragma GCC unroll 2
-          for (int h = 0; h < parts; ++h) sum[h * n + k.value] = hn::MulAdd(large[h], other, sum[h * n + k.value]);
-        });
-        if (s.centre == nullptr) continue;
-#pragma GCC unroll 2
-        for (int h = 0; h < parts; ++h) sum[parts * n + h] = hn::Add(sum[parts * n + h], large[h]);
-        sum[vectors - 1] = hn::Add(sum[vectors - 1], small[0]);
-      }
-      float* to = acc + u * vectors * lanes();
-#pragma GCC unroll 32
-      for (int i = 0; i < vectors; ++i)
-        hn::StoreU(hn::Add(sum[i], hn::LoadU(D(), to + i * lanes())), D(), to + i * lanes());
-    }
-  }
+        float* to = acc + u * vectors * lanes();
+        if (first > begin)
+          each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Add(sum[i], hn::LoadU(D(), to + i * lanes())); });
+        each<vectors>([&](auto i) HWY_ATTR { hn::StoreU(sum[i], D(), to + i * lanes()); });
+      });
 }
 
-// Into sums, as sum_rows() has them, from what sum_units() has left.
+// Lane l of vector j gets lane l of vector j ^ l, where groups have n lanes: vectors of turns become those of channels.
+template <int n>
+HWY_INLINE void straighten(V* v) {
+  const hn::ScalableTag<uint32_t> d;
+  each<3>([&](auto i) HWY_ATTR {
+    constexpr int bit = 1 << i;
+    if constexpr (bit < n) {
+      const auto other = hn::RebindMask(D(), hn::TestBit(hn::Iota(d, 0), hn::Set(d, bit)));
+      each<n>([&](auto k) HWY_ATTR {
+        if constexpr ((k & bit) == 0) {
+          const V low = v[k], high = v[k | bit];
+          v[k] = hn::IfThenElse(other, high, low);
+          v[k | bit] = hn::IfThenElse(other, low, high);
+        }
+      });
+    }
+  });
+}
+
+// Into sums, as sum_rows() has them, what sum_units() has left.
 template <int n, int parts, class T>
 void put_sums(const RowSums<T>& s, const float* acc, float* sums) {
   const Pointwise& p = s.p;
   const bool by_input = parts == 2 && sums_by_input(p);
-  float *dy = sums + p.in_channels(), *products = dy + p.out_channels();
-  float *larger = by_input ? dy : sums, *smaller = parts == 1 ? nullptr : by_input ? sums : dy;
-  for (int64_t l = 0; l < p.groups * n; ++l) {
-    const float* at = acc + l / lanes() * (parts * n + parts + 1) * lanes() + l % lanes();
-#pragma GCC unroll 2
-    for (int h = 0; h < parts; ++h)
-      for (int64_t k = 0; k < n; ++k, at += lanes()) products[(l ^ k) * parts * n + l % n * parts + h] += *at;
-#pragma GCC unroll 2
-    for (int h = 0; h < parts; ++h, at += lanes()) larger[l * parts + h] += *at;
-    if (smaller != nullptr) smaller[l] += *at;
+  float *dy = sums + p.in_channels(), *to = dy + p.out_channels();
+  float *larger = by_input ? dy : sums, *smaller = by_input ? sums : dy;
+  constexpr int own = parts * n, vectors = vectors_of_sums<n, parts>;
+  const int64_t group = parts * n * n;
+  for (int64_t u = 0; u < p.groups * n / lanes(); ++u, acc += vectors * lanes(), to += lanes() / n * group) {
+    V v[vectors];
+    each<vectors>([&](auto i) HWY_ATTR { v[i] = hn::LoadU(D(), acc + i * lanes()); });
+    store_unit<parts>(v + own, larger + u * parts * lanes());
+    if constexpr (parts == 2) store_unit<1>(v + own + 2, smaller + u * lanes());
+    // Lanes are channels of the larger side, but of the smaller one where that is the inputs.
+    if (by_input) each<own>([&](auto i) HWY_ATTR { v[i] = turned<i % n>(v[i]); });
+    each<parts>([&](auto h) HWY_ATTR { straighten<n>(v + h * n); });
+    // So many vectors' lanes, in turns, are row o of every group.
+    HWY_ALIGN float row[2 * hn::MaxLanes(D())];
+    const auto put = [&](int64_t o, auto count, const V* lines) HWY_ATTR {
+      constexpr int size = decltype(count)::value * n;
+      store_unit<decltype(count)::value>(lines, row);
+      for (int64_t g = 0; g < lanes() / n; ++g)
+        std::memcpy(to + g * group + o * size, row + g * size, sizeof(float) * size);
+    };
+    each<n>([&](auto j) HWY_ATTR {
+      if constexpr (parts == 1) {
+        put(j, Count<1>(), v + j);
+      } else if (by_input) {
+        put(2 * j, Count<1>(), v + j);
+        put(2 * j + 1, Count<1>(), v + n + j);
+      } else {
+        const V lines[2] = {v[j], v[n + j]};
+        put(j, Count<2>(), lines);
+      }
+    });
   }
 }
 
@@ -289,8 +356,10 @@ void sum_turned(const RowSums<T>& s, int64_t begin, int64_t end, float* acc, flo
   with_group(s.turned, [&](auto group) {
     constexpr int n = decltype(group)::value;
     const auto with = [&](auto parts) {
-      sum_units<n, decltype(parts)::value>(s, begin, end, acc);
-      put_sums<n, decltype(parts)::value>(s, acc, sums);
+      constexpr int count = decltype(parts)::value;
+      s.centre != nullptr ? sum_units<n, count, true>(s, begin, end, acc)
+                          : sum_units<n, count, false>(s, begin, end, acc);
+      put_sums<n, count>(s, acc, sums);
     };
     s.gram ? with(Count<1>()) : with(Count<2>());
   });
