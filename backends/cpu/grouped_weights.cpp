@@ -1,5 +1,6 @@
 #include "backends/cpu/grouped_weights.h"
 
+#include <cstring>
 #include <vector>
 
 #include "backends/cpu/channel_vectors.h"
@@ -10,6 +11,23 @@
 namespace mgic::cpu {
 namespace {
 
+// Rows of n numbers times a factor, on top of what is there if asked for. They are short: in fours, without a call.
+void copy_rows(const float* from, int64_t from_stride, int64_t rows, int64_t n, float* to, int64_t to_stride,
+               float factor = 1, bool accumulate = false) {
+  constexpr int64_t run = 4;
+  for (int64_t r = 0; r < rows; ++r, from += from_stride, to += to_stride) {
+    int64_t k = 0;
+    for (; k + run <= n; k += run) {
+      float v[run], old[run] = {};
+      std::memcpy(v, from + k, sizeof v);
+      if (accumulate) std::memcpy(old, to + k, sizeof old);
+      for (int64_t i = 0; i < run; ++i) v[i] = old[i] + factor * v[i];
+      std::memcpy(to + k, v, sizeof v);
+    }
+    for (; k < n; ++k) to[k] = (accumulate ? to[k] : 0.0f) + factor * from[k];
+  }
+}
+
 // Where the tiles want the weights, in elements: f32, or with pairs bf16. Every vector of results has a block of its
 // own: (slabs of summands, positions, cells, lanes), where a position is a tap or one of Winograd's.
 class Packing {
@@ -17,14 +35,18 @@ class Packing {
   explicit Packing(const Grouped& g)
       : g_(g),
         step_(g.arithmetic == Arithmetic::f32 ? 1 : 2),
-        turned_(g.in_rows),
-        shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
+        shared_(g.in_rows ? lanes_of(slab_channels) : quad_lanes(g)),
         lanes_(shared_ > 0 ? shared_ : lanes_of(g.outputs)),
         vectors_((g.outputs + lanes_ - 1) / lanes_),
         position_((std::min(g.inputs, slab_channels) + step_ - 1) / step_ * lanes_ * step_) {}
 
   int64_t position() const { return position_; }  // elements of one
   int64_t slabs() const { return Grouped::slabs(g_.inputs); }
+  int64_t lanes() const { return lanes_; }
+  // Whether a position of a block is one group's matrix (summands, lanes).
+  bool matrices() const {
+    return step_ == 1 && shared_ == 0 && g_.merged == 1 && g_.inputs % 4 == 0 && g_.outputs % 4 == 0;
+  }
   int64_t blocks() const { return shared_ > 0 ? padded(g_.out_channels()) / lanes_ : g_.groups * vectors_; }
 
   // A block's results: [begin, end) of every one of its groups.
@@ -37,41 +59,65 @@ class Packing {
     const int64_t begin = block % vectors_ * lanes_;
     return {block / vectors_, block / vectors_ + 1, begin, std::min(begin + lanes_, n)};
   }
-  // An element's place in its block is the sum of its position's, its result's and its summand's, which is that of
-  // result o too where groups are turned.
-  int64_t step() const { return turned_ ? 0 : step_; }  // from one result of a group to the next
-  int64_t result(int64_t group, int64_t o) const {
-    return (shared_ > 0 ? g_.outputs * group + (turned_ ? 0 : o) : o) % lanes_ * step_;
-  }
-  int64_t summand(int64_t i, int64_t o, int64_t positions) const {
-    if (turned_) return turned_vector(o, i) * lanes_ + turned_lane(o, i);
+  // An element's place in its block is the sum of its position's, its result's and its summand's.
+  int64_t step() const { return step_; }  // from one result of a group to the next
+  int64_t result(int64_t group, int64_t o) const { return (shared_ > 0 ? g_.outputs * group + o : o) % lanes_ * step_; }
+  int64_t summand(int64_t i, int64_t positions) const {
     const int64_t within = i % slab_channels;
     return i / slab_channels * positions * position_ + within / step_ * lanes_ * step_ + within % step_;
   }
-  // Results that have places of their own for summands.
-  int64_t kinds() const { return turned_ ? g_.outputs : 1; }
-
-  // Where groups are turned (winograd_rows-inl.h), the vector of weights, and the lane of the group in it, that couple
-  // output o with channel i.
-  static int64_t turned_vector(int64_t o, int64_t i) { return ((o ^ i) & ~1) | (i & 1); }
-  static int64_t turned_lane(int64_t o, int64_t i) { return (i & ~1) | (o & 1); }
 
  private:
   const Grouped g_;
-  int64_t step_;
-  bool turned_;
-  int64_t shared_, lanes_, vectors_, position_;
+  int64_t step_, shared_, lanes_, vectors_, position_;
 };
 
-// The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands,
-// for every kind of result.
+// What pack() below does where groups are turned.
+void pack_turned(const Grouped& g, const Packing& packing, int64_t block, bool transposed, const float* w,
+                 const float* scale, float* to) {
+  const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps(),
+                position = packing.position();
+  const Packing::Results results = packing.results(block);
+  for (int64_t group = results.first_group; group < results.last_group; ++group) {
+    float* own = to + packing.result(group, 0);
+    for (int64_t o = 0; o < g.outputs; ++o, own += packing.lanes()) {
+      const int64_t channel = group * g.outputs + o, first = g.merged == 1 ? 0 : o / own_outputs * own_inputs;
+      copy_rows(w + channel * taps * own_inputs, own_inputs, taps, own_inputs,
+                own + first + (transposed ? (taps - 1) * position : 0), transposed ? -position : position,
+                scale == nullptr ? 1.0f : scale[channel]);
+    }
+  }
+  turn(g.inputs, transposed, taps, to);
+}
+
+// And where a block is one group's, and a tap's weights a matrix of it.
+void pack_matrices(const Grouped& g, const Packing& packing, int64_t block, bool transposed, const float* w,
+                   const float* scale, float* to) {
+  const Packing::Results results = packing.results(block);
+  const int64_t taps = g.taps(), lanes = packing.lanes(), first = results.first_group * g.outputs,
+                count = results.end - results.begin, summands = transposed ? g.outputs : g.inputs;
+  for (int64_t begin = 0; begin < summands; begin += slab_channels)
+    for (int64_t tap = 0; tap < taps; ++tap, to += packing.position()) {
+      const int64_t end = std::min(begin + slab_channels, summands);
+      if (transposed)
+        copy_rows(w + ((first + begin) * taps + taps - 1 - tap) * g.inputs + results.begin, taps * g.inputs,
+                  end - begin, count, to, lanes);
+      else
+        transpose(w + ((first + results.begin) * taps + tap) * g.inputs + begin, count, end - begin, taps * g.inputs,
+                  scale == nullptr ? nullptr : scale + first + results.begin, to, lanes);
+    }
+}
+
+// The weights of one block's taps go to their places, which are zero. `summands` are the places of a group's summands.
 template <class Element>
 void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& summands, int64_t block,
           bool transposed, const float* w, const float* scale, Element* to) {
+  if constexpr (std::is_same_v<Element, float>)
+    if (g.in_rows || packing.matrices())
+      return (g.in_rows ? pack_turned : pack_matrices)(g, packing, block, transposed, w, scale, to);
   const int64_t own_inputs = g.inputs / g.merged, own_outputs = g.outputs / g.merged, taps = g.taps();
   const Packing::Results results = packing.results(block);
   const int64_t first_output = transposed ? 0 : results.begin, last_output = transposed ? g.outputs : results.end;
-  const int64_t of_kind = packing.kinds() > 1 ? static_cast<int64_t>(summands.size()) / packing.kinds() : 0;
   for (int64_t group = results.first_group; group < results.last_group; ++group)
     for (int64_t o = first_output; o < last_output; ++o) {
       const int64_t channel = group * g.outputs + o, base = o / own_outputs * own_inputs;
@@ -82,13 +128,11 @@ void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& 
         const float* from = w + (channel * taps + tap) * own_inputs - base;
         if (transposed) {  // back from outputs to inputs, the kernel is mirrored: its taps come in the opposite order
           Element* out = to + (taps - 1 - tap) * packing.position() + packing.result(group, begin);
-          const int64_t* places = summands.data() + o;
-          for (int64_t i = begin; i < end; ++i, out += packing.step())
-            out[places[i * of_kind]] = Element(from[i] * factor);
+          out += summands[static_cast<size_t>(o)];
+          for (int64_t i = begin; i < end; ++i, out += packing.step()) *out = Element(from[i] * factor);
         } else {
           Element* out = to + tap * packing.position() + packing.result(group, o);
-          const int64_t* places = summands.data() + o * of_kind;
-          for (int64_t i = begin; i < end; ++i) out[places[i]] = Element(from[i] * factor);
+          for (int64_t i = begin; i < end; ++i) out[summands[static_cast<size_t>(i)]] = Element(from[i] * factor);
         }
       }
     }
@@ -101,9 +145,7 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
   Scratch<uint32_t> packed(packing.blocks() * size * static_cast<int64_t>(sizeof(Element)) / 4);
   auto* blocks = reinterpret_cast<Element*>(packed.data());
   std::vector<int64_t> summands;
-  for (int64_t o = 0; o < packing.kinds(); ++o)
-    for (int64_t i = 0; i < (transposed ? g.outputs : g.inputs); ++i)
-      summands.push_back(packing.summand(i, o, g.taps()));
+  for (int64_t i = 0; i < (transposed ? g.outputs : g.inputs); ++i) summands.push_back(packing.summand(i, g.taps()));
   parallel_ranges(packing.blocks(), 2 * size, [&](int64_t begin, int64_t end) {
     // Through Winograd's transform all places of a block's taps go at once.
     std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n));
@@ -141,7 +183,7 @@ WeightGradients::WeightGradients(const Grouped& g, int parts)
       positions_(g.weight_positions()),
       turned_(g.in_rows && g.whole_tiles()),
       shared_(turned_ ? lanes_of(slab_channels) : quad_lanes(g)),
-      run_(shared_ > 0 ? 4 : lanes_of(g.inputs)),
+      run_(shared_ > 0 ? g.inputs : lanes_of(g.inputs)),
       vectors_((g.inputs + run_ - 1) / run_),
       outputs_(std::min(g.outputs, slab_channels)),
       size_(shared_ > 0 ? padded(g.in_channels()) * positions_ * g.outputs
@@ -154,66 +196,44 @@ void WeightGradients::clear(int i, int64_t first_bundle, int64_t last_bundle) {
   std::fill(part(i) + std::min(first_bundle * bundle, size_), part(i) + std::min(last_bundle * bundle, size_), 0.0f);
 }
 
-const float* WeightGradients::first_of(int64_t group, int64_t o, int64_t position, int64_t v) const {
-  if (shared_ > 0) {
-    const int64_t n = g_.outputs, channel = n * group;
-    return memory_.data() + ((channel / shared_ * positions_ + position) * n + o) * shared_ + channel % shared_;
-  }
-  const int64_t own = std::min(slab_channels, g_.outputs - o / slab_channels * slab_channels);
-  return memory_.data() +
-         (((group * vectors_ + v) * Grouped::slabs(g_.outputs) + o / slab_channels) * positions_ * outputs_ +
-          position * own + o % slab_channels) *
-             run_;
-}
-
 void WeightGradients::write(Sink sink) {
   float* dw = (*sink).data<float>();
   const bool accumulate = accumulates(sink);
-  const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged;
-  sum_parts();
-  std::vector<int64_t> turned;  // where a group keeps a gradient, for every output and input
-  if (turned_)
-    for (int64_t o = 0; o < g_.outputs; ++o)
-      for (int64_t i = 0; i < g_.inputs; ++i)
-        turned.push_back(Packing::turned_vector(o, i) * shared_ + Packing::turned_lane(o, i));
-  const auto put = [&](float& to, float gradient) { to = accumulate ? to + gradient : gradient; };
-  parallel_ranges(g_.groups, 2 * g_.outputs * taps * g_.inputs, [&](int64_t begin, int64_t end) {
-    for (int64_t channel = begin * g_.outputs; channel < end * g_.outputs; ++channel) {
-      const int64_t group = channel / g_.outputs, o = channel % g_.outputs, first = o / own_outputs * own_inputs;
-      float* own = dw + channel * taps * own_inputs;
-      if (turned_) {
-        const float* from = first_of(group, 0, 0, 0);
-        const int64_t* places = turned.data() + o * g_.inputs + first;
-        for (int64_t tap = 0; tap < taps; ++tap, from += g_.outputs * shared_, own += own_inputs)
-          for (int64_t i = 0; i < own_inputs; ++i) put(own[i], from[places[i]]);
-        continue;
-      }
-      for (int64_t tap = 0; tap < taps; ++tap, own += own_inputs)
-        for (int64_t i = first, v = first / run_; i < first + own_inputs; ++v) {
-          const float* from = first_of(group, o, tap, v) + i - v * run_;
-          float* to = own + i - first;
-          const int64_t n = std::min((v + 1) * run_, first + own_inputs) - i;
-          for (int64_t l = 0; l < n; ++l) put(to[l], from[l]);
-          i += n;
-        }
+  const int64_t taps = g_.taps(), own_inputs = g_.inputs / g_.merged, own_outputs = g_.outputs / g_.merged,
+                slabs = shared_ > 0 ? 1 : Grouped::slabs(g_.outputs), groups = shared_ > 0 ? shared_ / g_.outputs : 1,
+                row = shared_ > 0 ? shared_ : run_,  // from one output to the next
+      size = positions_ * outputs_ * row, block = vectors_ * slabs * size;
+  // An output's weights of inputs of vector v, of which the first position's are at `from`.
+  const auto put = [&](int64_t group, int64_t o, int64_t v, const float* from, int64_t position) {
+    const int64_t first = g_.merged == 1 ? 0 : o / own_outputs * own_inputs, i = std::max(first, v * run_),
+                  n = std::min(first + own_inputs, (v + 1) * run_) - i;
+    float* to = dw + (group * g_.outputs + o) * taps * own_inputs + i - first;
+    copy_rows(from + i - v * run_, position, taps, n, to, own_inputs, 1, accumulate);
+  };
+  // A block holds whole groups.
+  parallel_ranges(size_ / block, (parts_ + 2) * block, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      float* sums = memory_.data() + b * block;
+      for (int64_t k = 0; k < block; k += size) sum_parts(sums + k, outputs_ * row);
+      const int64_t last_group = std::min((b + 1) * groups, g_.groups);
+      for (int64_t group = b * groups; group < last_group; ++group, sums += g_.inputs)
+        for (int64_t v = 0; v < vectors_; ++v)
+          for (int64_t slab = 0; slab < slabs; ++slab) {
+            const int64_t first = slab * outputs_, last = std::min(first + outputs_, g_.outputs);
+            const float* from = sums + (v * slabs + slab) * size;
+            for (int64_t o = first; o < last; ++o, from += row) put(group, o, v, from, (last - first) * row);
+          }
     }
   });
 }
 
-// The first part becomes the sum of all, and Winograd's positions the taps that they belong to.
-void WeightGradients::sum_parts() {
-  const int64_t n = shared_ > 0 ? g_.outputs * shared_ : outputs_ * run_, run = positions_ * n;
-  parallel_ranges(size_ / run, (parts_ + 2) * run, [&](int64_t begin, int64_t end) {
-    std::vector<float> taps(static_cast<size_t>(g_.taps() * n));
-    for (int64_t r = begin; r < end; ++r) {
-      float* sum = memory_.data() + r * run;
-      for (int part = 1; part < parts_; ++part)
-        for (int64_t k = 0; k < run; ++k) sum[k] += sum[part * size_ + k];
-      if (positions_ == g_.taps()) continue;
-      winograd_to_taps(g_, sum, n, taps.data());
-      std::copy(taps.begin(), taps.end(), sum);
-    }
-  });
+// The first part's n numbers of every position become the sums of all parts, and Winograd's positions the taps that
+// they belong to.
+void WeightGradients::sum_parts(float* sum, int64_t n) {
+  for (int part = 1; part < parts_; ++part)
+    for (int64_t k = 0; k < positions_ * n; ++k) sum[k] += sum[part * size_ + k];
+  if (positions_ != g_.taps()) winograd_to_taps(g_, sum, n);
+  if (turned_) turn_back(g_.inputs, g_.taps(), sum);
 }
 
 }  // namespace mgic::cpu

@@ -24,9 +24,7 @@ class WeightGradients {
   void write(Sink sink);                                            // dw (+)= the sum of the parts, in their order
 
  private:
-  void sum_parts();
-  // Where the first part keeps the gradient of output o and the first input of run v.
-  const float* first_of(int64_t group, int64_t o, int64_t position, int64_t v) const;
+  void sum_parts(float* sum, int64_t n);
 
   Grouped g_;
   int64_t positions_;

@@ -31,13 +31,6 @@ constexpr bool turns = std::is_same_v<A, F32>;
 // What is asked for of memory, and added up, at a time; and rows of a unit with which a share of it is asked for.
 constexpr int64_t turned_rows = 32, rows_a_fetch = 8;
 
-// f(i) for i = 0 … n − 1, each as a type, so that what it indexes stays in registers.
-template <int n, class F>
-HWY_INLINE void each(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) HWY_ATTR { (f(std::integral_constant<int, i>()), ...); }
-  (std::make_integer_sequence<int, n>());
-}
-
 // ---- A unit of a side, in `parts` vectors: its channels, or the even and the odd ones ----
 
 template <int parts>
@@ -293,25 +286,6 @@ void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
       });
 }
 
-// Lane l of vector j gets lane l of vector j ^ l, where groups have n lanes: vectors of turns become those of channels.
-template <int n>
-HWY_INLINE void straighten(V* v) {
-  const hn::ScalableTag<uint32_t> d;
-  each<3>([&](auto i) HWY_ATTR {
-    constexpr int bit = 1 << i;
-    if constexpr (bit < n) {
-      const auto other = hn::RebindMask(D(), hn::TestBit(hn::Iota(d, 0), hn::Set(d, bit)));
-      each<n>([&](auto k) HWY_ATTR {
-        if constexpr ((k & bit) == 0) {
-          const V low = v[k], high = v[k | bit];
-          v[k] = hn::IfThenElse(other, high, low);
-          v[k | bit] = hn::IfThenElse(other, low, high);
-        }
-      });
-    }
-  });
-}
-
 // Into sums, as sum_rows() has them, what sum_units() has left.
 template <int n, int parts, class T>
 void put_sums(const RowSums<T>& s, const float* acc, float* sums) {
@@ -328,7 +302,7 @@ void put_sums(const RowSums<T>& s, const float* acc, float* sums) {
     if constexpr (parts == 2) store_unit<1>(v + own + 2, smaller + u * lanes());
     // Lanes are channels of the larger side, but of the smaller one where that is the inputs.
     if (by_input) each<own>([&](auto i) HWY_ATTR { v[i] = turned<i % n>(v[i]); });
-    each<parts>([&](auto h) HWY_ATTR { straighten<n>(v + h * n); });
+    each<parts>([&](auto h) HWY_ATTR { straighten<n, 1>(v + h * n); });
     // So many vectors' lanes, in turns, are row o of every group.
     HWY_ALIGN float row[2 * hn::MaxLanes(D())];
     const auto put = [&](int64_t o, auto count, const V* lines) HWY_ATTR {

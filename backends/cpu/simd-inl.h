@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backends/backend.h"
 #include "core/dtype.h"
@@ -47,6 +48,13 @@ HWY_INLINE hn::Vec<Half> narrow(V v) {
   return hn::DemoteTo(Half(), hn::BitCast(hn::Rebind<int32_t, D>(), chosen));
 }
 
+// f(i) for i = 0 … n − 1, each as a type, so that what it indexes stays in registers.
+template <int n, class F>
+HWY_INLINE void each(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) HWY_ATTR { (f(std::integral_constant<int, i>()), ...); }
+  (std::make_integer_sequence<int, n>());
+}
+
 #if HWY_TARGET != HWY_SCALAR
 // Lane l ^ k in lane l.
 template <int k>
@@ -56,6 +64,24 @@ HWY_INLINE V turned(V v) {
   if constexpr ((k & 3) == 2) v = hn::Shuffle1032(v);
   if constexpr ((k & 3) == 3) v = hn::Shuffle0123(v);
   return v;
+}
+
+// Lane l of vector j gets lane l of vector j ^ (l / lane) % n: its own inverse.
+template <int n, int lane>
+HWY_INLINE void straighten(V* v) {
+  const hn::ScalableTag<uint32_t> d;
+  each<n>([&](auto bit) HWY_ATTR {
+    if constexpr (bit > 0 && (bit & (bit - 1)) == 0) {
+      const auto other = hn::RebindMask(D(), hn::TestBit(hn::Iota(d, 0), hn::Set(d, lane * bit)));
+      each<n>([&](auto k) HWY_ATTR {
+        if constexpr ((k & bit) == 0) {
+          const V low = v[k], high = v[k | bit];
+          v[k] = hn::IfThenElse(other, high, low);
+          v[k | bit] = hn::IfThenElse(other, low, high);
+        }
+      });
+    }
+  });
 }
 #endif
 

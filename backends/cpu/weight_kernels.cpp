@@ -79,8 +79,9 @@ void of_taps(const float* w, int64_t n, Element* out) {
   }
 }
 
+// In place: a vector's positions are read before its taps are written.
 template <int M, bool in_rows>
-void to_taps(const float* m, int64_t n, float* out) {
+void to_taps(float* m, int64_t n) {
   constexpr int side = M + 2, rows = in_rows ? 3 : side;
   for (int64_t i = 0; i < n; i += lanes()) {
     V columns[side][3];
@@ -101,10 +102,89 @@ void to_taps(const float* m, int64_t n, float* out) {
       for (int k = 0; k < side; ++k) row[k] = columns[k][u];
       taps<M>(row, t);
 #pragma GCC unroll 3
-      for (int v = 0; v < 3; ++v) hn::StoreU(t[v], D(), out + (3 * u + v) * n + i);
+      for (int v = 0; v < 3; ++v) hn::StoreU(t[v], D(), m + (3 * u + v) * n + i);
     }
   }
 }
+
+void transpose_f32(const float* from, int64_t rows, int64_t columns, int64_t from_stride, const float* scale, float* to,
+                   int64_t to_stride) {
+  const auto scale_of = [&](int64_t row) { return scale == nullptr ? 1.0f : scale[row]; };
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c] * scale_of(r);
+#else
+  const hn::FixedTag<float, 4> d;
+  for (int64_t r = 0; r < rows; r += 4)
+    for (int64_t c = 0; c < columns; c += 4) {
+      const auto row = [&](int64_t k) HWY_ATTR {
+        return hn::Mul(hn::LoadU(d, from + (r + k) * from_stride + c), hn::Set(d, scale_of(r + k)));
+      };
+      const auto a = row(0), b = row(1), e = row(2), f = row(3);
+      const auto low = hn::InterleaveLower(d, a, b), high = hn::InterleaveUpper(d, a, b);
+      const auto next_low = hn::InterleaveLower(d, e, f), next_high = hn::InterleaveUpper(d, e, f);
+      float* column = to + c * to_stride + r;
+      hn::StoreU(hn::ConcatLowerLower(d, next_low, low), d, column);
+      hn::StoreU(hn::ConcatUpperUpper(d, next_low, low), d, column + to_stride);
+      hn::StoreU(hn::ConcatLowerLower(d, next_high, high), d, column + 2 * to_stride);
+      hn::StoreU(hn::ConcatUpperUpper(d, next_high, high), d, column + 3 * to_stride);
+    }
+#endif
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// The lanes that a pair of vectors has for even channels, or for odd ones, side by side.
+HWY_INLINE V evens(V a, V b) { return hn::OddEven(hn::DupEven(b), a); }
+HWY_INLINE V odds(V a, V b) { return hn::OddEven(b, hn::DupOdd(a)); }
+
+// f(n) for matrices of 4 or 8 vectors, as a type.
+template <class F>
+HWY_INLINE void with_turned(int64_t n, F&& f) {
+  if constexpr (hn::MaxLanes(D()) >= 8)
+    if (n == 8) return f(Count<8>());
+  f(Count<4>());
+}
+
+// With channels in pairs, output 2 a + s and channel 2 b + t: vector 2 (a ^ b) + t has them in lane 2 b + s.
+void turn_f32(int64_t n, bool transposed, int64_t count, float* m) {
+  with_turned(n, [&](auto channels) HWY_ATTR {
+    constexpr int pairs = channels.value / 2;
+    for (int64_t c = 0; c < count; ++c, m += 2 * pairs * lanes()) {
+      V v[2 * pairs];
+      each<pairs>([&](auto a) HWY_ATTR {
+        const V even = hn::LoadU(D(), m + 2 * a * lanes()), odd = hn::LoadU(D(), m + (2 * a + 1) * lanes());
+        v[a] = transposed ? even : evens(even, odd);
+        v[pairs + a] = transposed ? odd : odds(even, odd);
+      });
+      straighten<pairs, 2>(v);
+      straighten<pairs, 2>(v + pairs);
+      each<2 * pairs>([&](auto i) HWY_ATTR {
+        constexpr int turn = i % pairs;
+        hn::StoreU(transposed ? turned<2 * turn>(v[i]) : v[i], D(), m + (2 * turn + i / pairs) * lanes());
+      });
+    }
+  });
+}
+void turn_back_f32(int64_t n, int64_t count, float* m) {
+  with_turned(n, [&](auto channels) HWY_ATTR {
+    constexpr int pairs = channels.value / 2;
+    for (int64_t c = 0; c < count; ++c, m += 2 * pairs * lanes()) {
+      V v[2 * pairs];
+      each<2 * pairs>([&](auto i) HWY_ATTR { v[i] = hn::LoadU(D(), m + (2 * (i % pairs) + i / pairs) * lanes()); });
+      straighten<pairs, 2>(v);
+      straighten<pairs, 2>(v + pairs);
+      each<pairs>([&](auto a) HWY_ATTR {
+        hn::StoreU(evens(v[a], v[pairs + a]), D(), m + 2 * a * lanes());
+        hn::StoreU(odds(v[a], v[pairs + a]), D(), m + (2 * a + 1) * lanes());
+      });
+    }
+  });
+}
+#else
+// One lane holds no groups.
+void turn_f32(int64_t, bool, int64_t, float*) {}
+void turn_back_f32(int64_t, int64_t, float*) {}
+#endif
 
 // f(M, whether tiles are in rows).
 template <class F>
@@ -117,8 +197,8 @@ void of_taps_f32(const Grouped& g, const float* w, int64_t n, float* out) {
 }
 // Products of pairs take the smaller tiles alone (grouped.cpp).
 void of_taps_bf16(const Grouped&, const float* w, int64_t n, bf16* out) { of_taps<2, false>(w, n, out); }
-void back_to_taps(const Grouped& g, const float* m, int64_t n, float* out) {
-  with_tile(g, [&](auto tile, auto in_rows) { to_taps<tile.value, in_rows.value>(m, n, out); });
+void back_to_taps(const Grouped& g, float* m, int64_t n) {
+  with_tile(g, [&](auto tile, auto in_rows) { to_taps<tile.value, in_rows.value>(m, n); });
 }
 
 }  // namespace
@@ -132,6 +212,9 @@ namespace {
 HWY_EXPORT(of_taps_f32);
 HWY_EXPORT(of_taps_bf16);
 HWY_EXPORT(back_to_taps);
+HWY_EXPORT(transpose_f32);
+HWY_EXPORT(turn_f32);
+HWY_EXPORT(turn_back_f32);
 
 }  // namespace
 
@@ -143,9 +226,15 @@ template <>
 void winograd_of_taps(const Grouped& g, const float* w, int64_t n, bf16* out) {
   HWY_DYNAMIC_DISPATCH(of_taps_bf16)(g, w, n, out);
 }
-void winograd_to_taps(const Grouped& g, const float* m, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(back_to_taps)(g, m, n, out);
+void winograd_to_taps(const Grouped& g, float* m, int64_t n) { HWY_DYNAMIC_DISPATCH(back_to_taps)(g, m, n); }
+void transpose(const float* from, int64_t rows, int64_t columns, int64_t from_stride, const float* scale, float* to,
+               int64_t to_stride) {
+  HWY_DYNAMIC_DISPATCH(transpose_f32)(from, rows, columns, from_stride, scale, to, to_stride);
 }
+void turn(int64_t n, bool transposed, int64_t count, float* m) {
+  HWY_DYNAMIC_DISPATCH(turn_f32)(n, transposed, count, m);
+}
+void turn_back(int64_t n, int64_t count, float* m) { HWY_DYNAMIC_DISPATCH(turn_back_f32)(n, count, m); }
 
 }  // namespace mgic::cpu
 #endif  // HWY_ONCE
