@@ -193,38 +193,68 @@ void run(RowMap<T> map) {
   });
 }
 
+namespace {
+
+// The sums of some rows, part by part: of v, of dy, the outer products and the Gram matrices.
 template <class T>
-Sums run(RowSums<T> s) {
-  s.arithmetic = best_arithmetic<T>();
-  if (s.arithmetic == Arithmetic::matrices && !matrices_suit(s)) s.arithmetic = Arithmetic::f32;
-  s.turned = turned_lanes(s, lanes_of(slab_channels));
-  const Pointwise& p = s.p;
-  const int64_t in = p.in_channels(), out = p.out_channels(), products = s.dy != nullptr ? out * p.inputs : 0,
-                count = in + out + products + (s.gram ? in * p.inputs : 0),
-                // Rows of both, or, for matrices and turned groups, the products.
-      room = block_rows * (in + std::max(in, out));
-  const int parts = row_parts(p.rows, in + out);
-  Scratch<float> scratch(threads() * room), partial(parts * count);
-  parallel(p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
-    sum_rows(s, begin, end, scratch.data() + thread * room, partial.data() + part * count);
-  });
-  const auto total = [&](int64_t first, int64_t n) {
+struct PartSums {
+  RowSums<T> of;
+  int64_t in, out, products, gram, count;  // count: of all of a part
+  int parts;
+  Scratch<float> memory;
+
+  explicit PartSums(RowSums<T> s)
+      : of(s),
+        in(s.p.in_channels()),
+        out(s.p.out_channels()),
+        products(s.dy != nullptr ? out * s.p.inputs : 0),
+        gram(s.gram ? in * s.p.inputs : 0),
+        count(in + out + products + gram),
+        parts(row_parts(s.p.rows, in + out)),
+        memory(parts * count) {
+    of.arithmetic = best_arithmetic<T>();
+    if (of.arithmetic == Arithmetic::matrices && !matrices_suit(of)) of.arithmetic = Arithmetic::f32;
+    of.turned = turned_lanes(of, lanes_of(slab_channels));
+    // Rows of both, or, for matrices and turned groups, the products.
+    const int64_t room = block_rows * (in + std::max(in, out));
+    Scratch<float> scratch(threads() * room);
+    parallel(s.p.rows, parts, false, [&](int part, int thread, int64_t begin, int64_t end) {
+      sum_rows(of, begin, end, scratch.data() + thread * room, memory.data() + part * count);
+    });
+  }
+  // Whether the outer products are (groups, inputs, outputs).
+  bool by_input() const { return of.turned == 0 && sums_by_input(of.p); }
+  // n of all parts together, from one on.
+  std::vector<double> total(int64_t first, int64_t n) const {
     std::vector<double> sum(static_cast<size_t>(n));
     double* to = sum.data();
     for (int part = 0; part < parts; ++part)
-      for (int64_t i = 0; i < n; ++i) to[i] += partial[part * count + first + i];
+      for (int64_t i = 0; i < n; ++i) to[i] += memory[part * count + first + i];
     return sum;
-  };
-  Sums sums{total(0, in), total(in, s.dy != nullptr ? out : 0), total(in + out, products),
-            total(in + out + products, s.gram ? in * p.inputs : 0)};
-  if (s.turned > 0 || !sums_by_input(p)) return sums;
-  std::vector<double> by_output(sums.outer.size());
+  }
+};
+
+template <class T>
+Sums together(const PartSums<T>& sums) {
+  const Pointwise& p = sums.of.p;
+  const int64_t of_dy = sums.of.dy != nullptr ? sums.out : 0, first = sums.in + sums.out;
+  Sums all{sums.total(0, sums.in), sums.total(sums.in, of_dy), sums.total(first, sums.products),
+           sums.total(first + sums.products, sums.gram)};
+  if (!sums.by_input()) return all;
+  std::vector<double> by_output(all.outer.size());
   auto to = by_output.begin();
-  for (int64_t first = 0; first < products; first += p.outputs * p.inputs)
+  for (int64_t group = 0; group < sums.products; group += p.outputs * p.inputs)
     for (int64_t o = 0; o < p.outputs; ++o)
-      for (int64_t i = 0; i < p.inputs; ++i) *to++ = sums.outer[static_cast<size_t>(first + i * p.outputs + o)];
-  sums.outer = std::move(by_output);
-  return sums;
+      for (int64_t i = 0; i < p.inputs; ++i) *to++ = all.outer[static_cast<size_t>(group + i * p.outputs + o)];
+  all.outer = std::move(by_output);
+  return all;
+}
+
+}  // namespace
+
+template <class T>
+Sums run(RowSums<T> sums) {
+  return together(PartSums<T>(sums));
 }
 
 Merged::Merged(const Pointwise& own) : of(merged_groups(own.groups, own.inputs, own.outputs)) {
@@ -237,6 +267,11 @@ std::vector<float> Merged::weights(const float* w) const {
   std::vector<float> all(count);
   each_weight([&](int64_t place, int64_t own) { all[static_cast<size_t>(place)] = w[own]; });
   return all;
+}
+
+const float* Merged::weights(const float* w, std::vector<float>& room) const {
+  if (of > 1) room = weights(w);
+  return of > 1 ? room.data() : w;
 }
 
 std::vector<float> scaled(const Pointwise& p, std::vector<float> w, const float* scale) {
@@ -255,26 +290,37 @@ template <class T>
 void pointwise_forward(const Pointwise& own, const T* x, const float* w, const float* bias, const T* residual, T* y) {
   const Merged merged(own);
   const Pointwise& p = merged.p;
-  const auto factors = merged.weights(w);
-  run(RowMap<T>{p.rows, p.groups, p.outputs, {{{x}, p.inputs, factors.data()}}, bias, residual, y});
+  std::vector<float> room;
+  run(RowMap<T>{p.rows, p.groups, p.outputs, {{{x}, p.inputs, merged.weights(w, room)}}, bias, residual, y});
 }
 
 template <class T>
 void pointwise_backward_data(const Pointwise& own, const T* dy, const float* w, bool accumulate, T* dx) {
   const Merged merged(own);
   const Pointwise& p = merged.p;
-  const auto factors = merged.weights(w);
-  run(RowMap<T>{
-      p.rows, p.groups, p.inputs, {{{dy}, p.outputs, factors.data(), true}}, nullptr, nullptr, dx, accumulate});
+  std::vector<float> room;
+  run(RowMap<T>{p.rows,
+                p.groups,
+                p.inputs,
+                {{{dy}, p.outputs, merged.weights(w, room), true}},
+                nullptr,
+                nullptr,
+                dx,
+                accumulate});
 }
 
 template <class T>
 void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, bool accumulate, float* dw) {
   const Merged merged(own);
-  const Sums sums = run(RowSums<T>{merged.p, {x}, dy});
-  merged.each_weight([&, outer = sums.outer.data()](int64_t place, int64_t weight) {
-    dw[weight] = static_cast<float>((accumulate ? dw[weight] : 0.0) + outer[place]);
-  });
+  const PartSums<T> sums(RowSums<T>{merged.p, {x}, dy});
+  const auto put = [&](const auto* products, bool on_top) {
+    merged.each_weight([&](int64_t place, int64_t weight) {
+      dw[weight] = static_cast<float>((on_top ? dw[weight] : 0) + products[place]);
+    });
+  };
+  if (sums.by_input()) return put(together(sums).outer.data(), accumulate);
+  const float* products = sums.memory.data() + sums.in + sums.out;
+  for (int part = 0; part < sums.parts; ++part) put(products + part * sums.count, accumulate || part > 0);
 }
 
 #define MGIC_POINTWISE(T)                                                                                   \

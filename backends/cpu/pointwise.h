@@ -100,7 +100,8 @@ struct Merged {
       for (int64_t o = 0, first = g % of * inputs; o < outputs; ++o, place += p.inputs)
         for (int64_t i = 0; i < inputs; ++i, ++weight) f(place + first + i, weight);
   }
-  std::vector<float> weights(const float* w) const;  // (groups, outputs, inputs)
+  std::vector<float> weights(const float* w) const;                      // (groups, outputs, inputs)
+  const float* weights(const float* w, std::vector<float>& room) const;  // in `room`, or w where they lie like that
 };
 // scale[o] w[o][i]: a factor an output channel.
 std::vector<float> scaled(const Pointwise& p, std::vector<float> w, const float* scale);

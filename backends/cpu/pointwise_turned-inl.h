@@ -28,8 +28,16 @@ constexpr bool turns = false;
 template <class A>
 constexpr bool turns = std::is_same_v<A, F32>;
 
-// What is asked for of memory, and added up, at a time; and rows of a unit with which a share of it is asked for.
-constexpr int64_t turned_rows = 32, rows_a_fetch = 8;
+// Rows of maps so wide that are walked at a time, and so are asked for and added up: from 16, where the pieces of a
+// unit lie far apart and few of them fit the first cache, to 32.
+template <class Call>
+int64_t turned_rows(const Call& call) {
+  int64_t bytes = 0;
+  each_map(call, [&](const auto* p, int64_t channels) { bytes += p != nullptr ? channels * int64_t{sizeof *p} : 0; });
+  return bytes < 1024 ? 32 : 16;
+}
+// Of a unit's rows, those with which a share of the next block is asked for.
+constexpr int64_t rows_a_fetch = 4;
 
 // ---- A unit of a side, in `parts` vectors: its channels, or the even and the odd ones ----
 
@@ -101,8 +109,9 @@ void with_group(int64_t n, F&& f) {
 // rows_a_fetch rows.
 template <class Call, class F>
 HWY_INLINE void each_unit(const Call& call, int64_t units, int64_t begin, int64_t end, F&& f) {
-  for (int64_t row = begin; row < end; row += turned_rows) {
-    const int64_t next = std::min(row + turned_rows, end), after = std::min(next + turned_rows, end);
+  const int64_t block = turned_rows(call);
+  for (int64_t row = begin; row < end; row += block) {
+    const int64_t next = std::min(row + block, end), after = std::min(next + block, end);
     const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
     Ahead ahead = rows_ahead(call, next, after, units * fetches);
     for (int64_t u = 0; u < units; ++u) {
