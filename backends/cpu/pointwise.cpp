@@ -198,7 +198,7 @@ namespace {
 // The sums of some rows, part by part: of v, of dy, the outer products and the Gram matrices.
 template <class T>
 struct PartSums {
-  RowSums<T> of;
+  RowSums<T> of;                           // with everything settled
   int64_t in, out, products, gram, count;  // count: of all of a part
   int parts;
   Scratch<float> memory;
@@ -234,6 +234,7 @@ struct PartSums {
   }
 };
 
+// All parts as one, in f64, and the outer products by output.
 template <class T>
 Sums together(const PartSums<T>& sums) {
   const Pointwise& p = sums.of.p;
@@ -313,6 +314,7 @@ template <class T>
 void pointwise_backward_weights(const Pointwise& own, const T* x, const T* dy, bool accumulate, float* dw) {
   const Merged merged(own);
   const PartSums<T> sums(RowSums<T>{merged.p, {x}, dy});
+  // In f32: a handful of parts, which hold f32 themselves.
   const auto put = [&](const auto* products, bool on_top) {
     merged.each_weight([&](int64_t place, int64_t weight) {
       dw[weight] = static_cast<float>((on_top ? dw[weight] : 0) + products[place]);

@@ -106,7 +106,7 @@ void with_group(int64_t n, F&& f) {
 }
 
 // f(unit, first row, end, meanwhile()) for blocks of rows [begin, end), unit by unit; meanwhile() is to be called every
-// rows_a_fetch rows.
+// rows_a_fetch rows. f must be inlined, or it reads what it has captured from memory again for every row.
 template <class Call, class F>
 HWY_INLINE void each_unit(const Call& call, int64_t units, int64_t begin, int64_t end, F&& f) {
   const int64_t block = turned_rows(call);
@@ -181,55 +181,55 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
   constexpr int weights = (factors + ...) * results * n;
   const int64_t units = map.groups * n / lanes(), step = results * lanes(), channels = units * step;
   const bool plain = map.residual == nullptr && map.negated == nullptr && !map.accumulate;
-  each_unit(
-      map, units, begin,
-      end, [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR __attribute__((always_inline)) {
-        V w[weights], start[results];
-        {
-          V* to = w;
-          size_t t = 0;
-          const auto load = [&](int count) HWY_ATTR {
-            const float* from = static_cast<const float*>(map.terms[t++].packed) + u * count * lanes();
-            for (int i = 0; i < count; ++i) *to++ = hn::LoadU(D(), from + i * lanes());
-          };
-          (load(factors * results * n), ...);
-        }
-        each<results>([&](auto h) HWY_ATTR { start[h] = hn::Zero(D()); });
-        if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
-        const auto map_some = [&](auto count, int64_t row) HWY_ATTR {
-          constexpr int rows = decltype(count)::value;
-          V sum[rows][turned_sums<results>];
-          each<rows * turned_sums<results> >([&](auto i) HWY_ATTR {
-            constexpr int r = i / turned_sums<results>, k = i % turned_sums<results>;
-            sum[r][k] = k < results ? start[k % results] : hn::Zero(D());
-          });
-          const V* of_term = w;
-          size_t t = 0;
-          const auto add = [&](auto parts) HWY_ATTR {
-            constexpr int count = decltype(parts)::value;
-            const int64_t stride = units * count * lanes();
-            add_turned<n, results, count, rows>(map.terms[t++].rows, row * stride + u * count * lanes(), stride,
-                                                of_term, sum);
-            of_term += count * results * n;
-          };
-          (add(Count<factors>()), ...);
-          each<rows>([&](auto r) HWY_ATTR {
-            V* v = sum[r];
-            if constexpr (results == 1)
-              v[0] = hn::Add(hn::Add(v[0], turned<1>(v[1])), turned<2>(hn::Add(v[2], turned<1>(v[3]))));
-            const int64_t at = (row + r) * channels + u * step;
-            plain ? store_unit<results>(v, map.y + at) : store_results<results>(map, at, v);
-          });
-        };
-        for (int64_t row = first; row < last;) {
-          meanwhile();
-          const int64_t until = std::min(row + rows_a_fetch, last);
-          constexpr int together = rows_together<weights, results>();
-          for (; row + together <= until; row += together) map_some(Count<together>(), row);
-          if constexpr (together > 1)
-            for (; row < until; ++row) map_some(Count<1>(), row);
-        }
+  const auto map_unit = [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR
+      __attribute__((always_inline)) {
+    V w[weights], start[results];
+    {
+      V* to = w;
+      size_t t = 0;
+      const auto load = [&](int count) HWY_ATTR {
+        const float* from = static_cast<const float*>(map.terms[t++].packed) + u * count * lanes();
+        for (int i = 0; i < count; ++i) *to++ = hn::LoadU(D(), from + i * lanes());
+      };
+      (load(factors * results * n), ...);
+    }
+    each<results>([&](auto h) HWY_ATTR { start[h] = hn::Zero(D()); });
+    if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
+    const auto map_some = [&](auto count, int64_t row) HWY_ATTR {
+      constexpr int rows = decltype(count)::value;
+      V sum[rows][turned_sums<results>];
+      each<rows * turned_sums<results> >([&](auto i) HWY_ATTR {
+        constexpr int r = i / turned_sums<results>, k = i % turned_sums<results>;
+        sum[r][k] = k < results ? start[k % results] : hn::Zero(D());
       });
+      const V* of_term = w;
+      size_t t = 0;
+      const auto add = [&](auto parts) HWY_ATTR {
+        constexpr int count = decltype(parts)::value;
+        const int64_t stride = units * count * lanes();
+        add_turned<n, results, count, rows>(map.terms[t++].rows, row * stride + u * count * lanes(), stride, of_term,
+                                            sum);
+        of_term += count * results * n;
+      };
+      (add(Count<factors>()), ...);
+      each<rows>([&](auto r) HWY_ATTR {
+        V* v = sum[r];
+        if constexpr (results == 1)
+          v[0] = hn::Add(hn::Add(v[0], turned<1>(v[1])), turned<2>(hn::Add(v[2], turned<1>(v[3]))));
+        const int64_t at = (row + r) * channels + u * step;
+        plain ? store_unit<results>(v, map.y + at) : store_results<results>(map, at, v);
+      });
+    };
+    for (int64_t row = first; row < last;) {
+      meanwhile();
+      const int64_t until = std::min(row + rows_a_fetch, last);
+      constexpr int together = rows_together<weights, results>();
+      for (; row + together <= until; row += together) map_some(Count<together>(), row);
+      if constexpr (together > 1)
+        for (; row < until; ++row) map_some(Count<1>(), row);
+    }
+  };
+  each_unit(map, units, begin, end, map_unit);
 }
 
 template <class T>
@@ -257,42 +257,42 @@ void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
   const Rows<T>&larger = by_input ? dy : s.v, &smaller = by_input ? s.v : dy;
   constexpr int own = parts * n, vectors = vectors_of_sums<n, parts>;
   const int64_t units = s.p.groups * n / lanes(), step = parts * lanes();
-  each_unit(
-      s, units, begin,
-      end, [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR __attribute__((always_inline)) {
-        V sum[vectors], large_centre[parts], small_centre[1] = {hn::Zero(D())};
-        each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Zero(D()); });
-        each<parts>([&](auto h) HWY_ATTR { large_centre[h] = hn::Zero(D()); });
-        if constexpr (centred)
-          by_input ? load_unit<1>(s.centre + u * lanes(), small_centre)
-                   : load_unit<parts>(s.centre + u * step, large_centre);
-        for (int64_t row = first; row < last;) {
-          meanwhile();
-          for (const int64_t until = std::min(row + rows_a_fetch, last); row < until; ++row) {
-            V large[parts], small[1];
-            load_unit<parts>(larger, row * units * step + u * step, large);
-            if constexpr (centred) each<parts>([&](auto h) HWY_ATTR { large[h] = hn::Sub(large[h], large_centre[h]); });
-            if constexpr (parts == 1) {
-              small[0] = large[0];
-            } else {
-              load_unit<1>(smaller, (row * units + u) * lanes(), small);
-              if constexpr (centred) small[0] = hn::Sub(small[0], small_centre[0]);
-            }
-            each<n>([&](auto k) HWY_ATTR {
-              const V other = turned<k>(small[0]);
-              each<parts>([&](auto h) HWY_ATTR { sum[h * n + k] = hn::MulAdd(large[h], other, sum[h * n + k]); });
-            });
-            if constexpr (centred) {
-              each<parts>([&](auto h) HWY_ATTR { sum[own + h] = hn::Add(sum[own + h], large[h]); });
-              if constexpr (parts == 2) sum[own + 2] = hn::Add(sum[own + 2], small[0]);
-            }
-          }
+  const auto sum_unit = [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR
+      __attribute__((always_inline)) {
+    V sum[vectors], large_centre[parts], small_centre[1] = {hn::Zero(D())};
+    each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Zero(D()); });
+    each<parts>([&](auto h) HWY_ATTR { large_centre[h] = hn::Zero(D()); });
+    if constexpr (centred)
+      by_input ? load_unit<1>(s.centre + u * lanes(), small_centre)
+               : load_unit<parts>(s.centre + u * step, large_centre);
+    for (int64_t row = first; row < last;) {
+      meanwhile();
+      for (const int64_t until = std::min(row + rows_a_fetch, last); row < until; ++row) {
+        V large[parts], small[1];
+        load_unit<parts>(larger, row * units * step + u * step, large);
+        if constexpr (centred) each<parts>([&](auto h) HWY_ATTR { large[h] = hn::Sub(large[h], large_centre[h]); });
+        if constexpr (parts == 1) {
+          small[0] = large[0];
+        } else {
+          load_unit<1>(smaller, (row * units + u) * lanes(), small);
+          if constexpr (centred) small[0] = hn::Sub(small[0], small_centre[0]);
         }
-        float* to = acc + u * vectors * lanes();
-        if (first > begin)
-          each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Add(sum[i], hn::LoadU(D(), to + i * lanes())); });
-        each<vectors>([&](auto i) HWY_ATTR { hn::StoreU(sum[i], D(), to + i * lanes()); });
-      });
+        each<n>([&](auto k) HWY_ATTR {
+          const V other = turned<k>(small[0]);
+          each<parts>([&](auto h) HWY_ATTR { sum[h * n + k] = hn::MulAdd(large[h], other, sum[h * n + k]); });
+        });
+        if constexpr (centred) {
+          each<parts>([&](auto h) HWY_ATTR { sum[own + h] = hn::Add(sum[own + h], large[h]); });
+          if constexpr (parts == 2) sum[own + 2] = hn::Add(sum[own + 2], small[0]);
+        }
+      }
+    }
+    float* to = acc + u * vectors * lanes();
+    if (first > begin)
+      each<vectors>([&](auto i) HWY_ATTR { sum[i] = hn::Add(sum[i], hn::LoadU(D(), to + i * lanes())); });
+    each<vectors>([&](auto i) HWY_ATTR { hn::StoreU(sum[i], D(), to + i * lanes()); });
+  };
+  each_unit(s, units, begin, end, sum_unit);
 }
 
 // Into sums, as sum_rows() has them, what sum_units() has left.
