@@ -48,6 +48,10 @@ void to_system(std::byte* memory, int64_t size) {
   ::operator delete(memory, size >= huge_page ? std::align_val_t{huge_page} : alignment);
 }
 
+// Large blocks begin some lines apart: a pixel of several maps is at the same place of each, and with a power of two of
+// channels its neighbours take few sets of the second cache, out of which the maps would push one another.
+constexpr int64_t stagger = 256, staggers = 16;
+
 // Memory that small blocks are cut from, one behind the other, so that they lie in huge pages too.
 struct Region {
   static constexpr int64_t size = 16 * huge_page;
@@ -69,6 +73,7 @@ struct Region {
 struct Block {
   std::byte* memory = nullptr;
   Region* region = nullptr;  // null: it is one of the system's
+  int64_t offset = 0;        // of the block in its memory from there
 };
 
 }  // namespace
@@ -77,6 +82,7 @@ struct Allocator::State {
   std::mutex mutex;
   std::map<int64_t, std::vector<Block>> free;
   std::list<Region> regions;  // blocks are cut from the last one
+  int64_t large_blocks = 0;   // that have come from the system
   AllocatorStats stats;
 
   ~State() { release(); }
@@ -92,7 +98,11 @@ struct Allocator::State {
 
   // No memory: there is none.
   Block fresh(int64_t size) {
-    if (size > Region::largest) return {from_system(size)};
+    if (size > Region::largest) {
+      const int64_t offset = size < huge_page ? 0 : large_blocks++ * 7 % staggers * stagger;
+      std::byte* memory = from_system(size + offset);
+      return {memory == nullptr ? nullptr : memory + offset, nullptr, offset};
+    }
     if (regions.empty() || regions.back().used + size > Region::size) {
       std::byte* memory = from_system(Region::size);
       if (memory == nullptr) return {from_system(size)};
@@ -109,7 +119,7 @@ struct Allocator::State {
     for (auto& [size, blocks] : free)
       std::erase_if(blocks, [&, size = size](const Block& b) {
         if (stays(b)) return false;
-        if (b.region == nullptr) to_system(b.memory, size);
+        if (b.region == nullptr) to_system(b.memory - b.offset, size + b.offset);
         stats.cached_bytes -= size;
         return true;
       });

@@ -20,15 +20,22 @@ Bands bands_of(const Grouped& g, int64_t slabs) {
   return {g, (rows + 3) / 4 * 4};
 }
 
-// How a pass is cut for the threads: `item_parts` by `bundle_parts` chunks. Parts of the items have sums of their own,
-// which are added in their order.
+// Channels of a panel: bundles that are walked together through all items of a chunk before the next ones are. So few
+// that their weights, the gradients of those and what is fetched of the next item stay in a thread's own cache; so many
+// that a pixel's are some lines in a row.
+constexpr int64_t panel_channels = 64;
+
+// How a pass is cut for the threads: `item_parts` by `bundle_parts` chunks, which are walked panel by panel. Parts of
+// the items have sums of their own, which are added in their order.
 struct Cut {
   int item_parts = 1, bundle_parts = 1;
+  int64_t panel;  // bundles of it
   bool backwards;
   std::vector<Chunk> chunks;
 
   // gradients: whether those of the weights are computed.
-  Cut(const Grouped& g, const Bands& bands, bool gradients, bool backwards) : backwards(backwards) {
+  Cut(const Grouped& g, const Bands& bands, bool gradients, bool backwards)
+      : panel(std::max<int64_t>(panel_channels / (g.bundle() * g.inputs), 1)), backwards(backwards) {
     const int64_t items = bands.items(), bundles = g.bundles(), most = parts_of(items, 1);
     const int64_t weights = g.groups * g.inputs * g.outputs * g.positions(),
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
@@ -49,13 +56,21 @@ struct Cut {
         chunks.push_back({begin(items, item_parts, i), begin(items, item_parts, i + 1), begin(bundles, bundle_parts, b),
                           begin(bundles, bundle_parts, b + 1)});
   }
-  // f(walk, part of the items, thread) for all chunks.
+  // f(walk, part of the items, thread) for all panels of all chunks.
   template <class F>
   void run(F&& f) const {
     const int count = static_cast<int>(chunks.size()), team = backwards ? -threads() : threads();
     const auto chunk = [&](int i) { return i < 0 || i >= count ? Chunk() : chunks[static_cast<size_t>(i)]; };
+    const auto panel_at = [&](const Chunk& c, int64_t first) {
+      return Chunk{c.begin, c.end, first, std::min(first + panel, c.last)};
+    };
     parallel(count, count, backwards, [&](int i, int thread, int64_t, int64_t) {  // equally fast threads take turns
-      f(Walk{chunk(i), chunk(i + team), backwards, chunk(i - team).end == 0}, i / bundle_parts, thread);
+      const Chunk own = chunk(i), after = chunk(i + team);
+      for (int64_t b = own.first; b < own.last; b += panel) {
+        const Chunk next = b + panel < own.last ? panel_at(own, b + panel) : panel_at(after, after.first);
+        const bool cold = b == own.first && chunk(i - team).end == 0;
+        f(Walk{panel_at(own, b), next, backwards, cold}, i / bundle_parts, thread);
+      }
     });
   }
 };

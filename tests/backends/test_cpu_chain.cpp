@@ -53,6 +53,8 @@ const std::vector<ChainCase> chains = {
     {{19, 4, 4, 32}, {{32, 3, 2, relu}, {32, 3, 2}}, false, true, relu},   // several images in one plane, the last
     {{21, 6, 2, 20}, {{20, 3, 5, relu}, {20, 3, 5}}, false, true, relu},   // ones fewer,
     {{9, 8, 8, 24}, {{24, 3, 3, relu}, {24, 3, 3}}, false, true, relu},    // with groups of 8,
+    {{9, 4, 4, 96}, {{96, 3, 6, relu}, {96, 3, 6}}, false, true, relu},    // two panels of bundles, one of them short,
+    {{5, 6, 10, 148}, {{148, 3, 37, relu}, {148, 3, 37}}, false, true, relu},  // three, and a bundle that is not full
     {{18, 4, 4, 16}, {{32, 1, 1, relu}, {32, 3, 2, relu}, {16, 1, 1}}, false, true, relu},  // between 1×1
     {{2, 11, 6, 5}, {{5, 3, 1, relu}, {5, 3, 1}}, false, true, relu},                       // odd, one group
     {{2, 6, 5, 3}, {{20, 3, 1, relu}}},                                                     // a stem

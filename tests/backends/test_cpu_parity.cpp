@@ -55,6 +55,7 @@ const std::vector<Conv> convolutions = {
     {11, 3, 6, 32, 32, 3, {1, 1, 1, 8}},    // several images, of the smaller tiles
     {4, 32, 32, 64, 64, 3, {1, 1, 1, 8}},   // a map that is stored past the caches, with groups of 8,
     {2, 64, 32, 64, 64, 3, {1, 1, 1, 4}},   // and of 16
+    {7, 5, 6, 88, 88, 3, {1, 1, 1, 11}},    // two panels of bundles
     {1, 12, 34, 16, 16, 3, {1, 1, 1, 8}},   // groups of 2, which are merged
     {2, 7, 6, 32, 32, 3, {1, 1, 1, 8}},     // 4
     {2, 7, 6, 24, 24, 3, {1, 1, 1, 24}},    // depthwise

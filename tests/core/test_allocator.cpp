@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -68,6 +69,24 @@ TEST_CASE("allocator: every block is aligned for vectors and wholly usable") {
     CHECK(reinterpret_cast<uintptr_t>(block.get()) % 64 == 0);
     std::memset(block.get(), 0xab, static_cast<size_t>(bytes));  // the sanitizer sees a block that is too small
   }
+}
+
+TEST_CASE("allocator: large blocks begin at different places of a page") {
+  constexpr int64_t bytes = int64_t{3} << 20;
+  Allocator& a = Allocator::host();
+  a.release_cache();
+  std::vector<Block> blocks;
+  std::set<uintptr_t> places;
+  for (int i = 0; i < 8; ++i) {
+    blocks.push_back(a.allocate(bytes));
+    const auto address = reinterpret_cast<uintptr_t>(blocks.back().get());
+    CHECK(address % 64 == 0);
+    places.insert(address % 4096);
+    std::memset(blocks.back().get(), 0xab, static_cast<size_t>(bytes));
+  }
+  CHECK(places.size() == blocks.size());
+  blocks.clear();
+  a.release_cache();  // the sanitizer sees a block that goes back by another address
 }
 
 TEST_CASE("allocator: at most an eighth is wasted") {
