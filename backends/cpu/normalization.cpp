@@ -79,6 +79,7 @@ void moments(const T* x, int64_t width, int64_t rows, float* block, double* mean
 
 template <class T>
 void normalize_elements(const NormalizeArgs<T>& a, int64_t begin, int64_t end) {
+  const bool past = a.large && can_stream(a.y, a.width);
   const auto run = [&](auto inner, auto finish) HWY_ATTR {
     each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
       V mean[count.value], scale[count.value], beta[count.value];
@@ -89,7 +90,7 @@ void normalize_elements(const NormalizeArgs<T>& a, int64_t begin, int64_t end) {
         for (int u = 0; u < count.value; ++u) {
           const int64_t at = i + u * lanes();
           const V z = hn::MulAdd(hn::Sub(memory.load(a.x + at), mean[u]), scale[u], beta[u]);
-          memory.store(finish(inner.value(z), at, memory), a.y + at);
+          store(finish(inner.value(z), at, memory), past, memory, a.y + at);
         }
     });
   };
@@ -100,6 +101,7 @@ void normalize_elements(const NormalizeArgs<T>& a, int64_t begin, int64_t end) {
           [&](V z, int64_t at, auto memory) HWY_ATTR { return outer.value(hn::Add(z, memory.load(a.residual + at))); });
     });
   });
+  hwy::FlushStream();
 }
 
 // The gradient in front of the residual's addition, and that in front of `inner`.
@@ -117,6 +119,7 @@ HWY_INLINE V through_outer(const BackwardArgs<T>& a, Inner inner, Outer outer, V
 template <class T, class Inner, class Outer>
 HWY_INLINE void backward_sums_of(const BackwardArgs<T>& a, Inner inner, Outer outer, int64_t begin, int64_t end,
                                  T* dresidual, float* sums, float* centred_sums) {
+  const bool past = a.large && can_stream(dresidual, a.width);
   each_strip_of_rows(begin, end, a.width, [&](int64_t j, auto memory, auto count, int64_t i, int64_t rows) HWY_ATTR {
     constexpr int k = count.value;
     V sum[k], centred_sum[k], mean[k], scale[k], beta[k];
@@ -131,7 +134,7 @@ HWY_INLINE void backward_sums_of(const BackwardArgs<T>& a, Inner inner, Outer ou
         const V centred = hn::Sub(memory.load(a.x + at), mean[u]);
         const V z = hn::MulAdd(centred, scale[u], beta[u]);
         const V g = through_outer(a, inner, outer, z, at, memory);
-        if (dresidual != nullptr) memory.store(g, dresidual + at);
+        if (dresidual != nullptr) store(g, past, memory, dresidual + at);
         const V dz = inner.gradient(z, g);
         sum[u] = hn::Add(sum[u], dz);
         centred_sum[u] = hn::MulAdd(dz, centred, centred_sum[u]);
@@ -179,6 +182,7 @@ void backward_sums(const BackwardArgs<T>& a, int64_t begin, int64_t end, T* dres
       });
     });
   });
+  hwy::FlushStream();
 }
 
 template <class T>
@@ -283,6 +287,11 @@ BackwardArgs<T> backward_args(const Parameters& p, const Columns& columns, const
           epilogue.residual.defined() ? epilogue.outer : Activation::none};
 }
 
+template <class T>
+bool is_large(const Tensor& map) {
+  return map.count() * static_cast<int64_t>(sizeof(T)) >= large_map;
+}
+
 double inverse_deviation(const Norm& norm, int64_t c) {
   return 1 / std::sqrt(static_cast<double>(norm.variance.data<float>()[c]) + norm.eps);
 }
@@ -299,7 +308,8 @@ NormSums norm_gradient_sums(const Norm& norm, const Tensor& x, const Epilogue& e
   with_storage(x, [&](auto zero) {
     using T = decltype(zero);
     const auto kernels = kernels_of<T>();
-    const BackwardArgs<T> args = backward_args<T>(p, columns, x, epilogue, dy);
+    BackwardArgs<T> args = backward_args<T>(p, columns, x, epilogue, dy);
+    args.large = is_large<T>(x);
     T* early = dresidual == nullptr ? nullptr : dresidual->data<T>();
     columns.parallel_elements(x.count(), [&](int part, int64_t begin, int64_t end) {
       Scratch<float> block(2 * width);
@@ -401,9 +411,9 @@ void CpuBackend::normalize(const Norm& norm, const Tensor& x, const Epilogue& ep
   with_storage(x, [&](auto zero) {
     using T = decltype(zero);
     const auto kernels = kernels_of<T>();
-    const NormalizeArgs<T> args{p.mean.data(),  p.scale.data(), p.beta.data(),
-                                columns.width,  x.data<T>(),    data_or_null<T>(epilogue.residual),
-                                epilogue.inner, epilogue.outer, y.data<T>()};
+    const NormalizeArgs<T> args{
+        p.mean.data(),  p.scale.data(), p.beta.data(), columns.width, x.data<T>(), data_or_null<T>(epilogue.residual),
+        epilogue.inner, epilogue.outer, y.data<T>(),   is_large<T>(y)};
     columns.parallel_elements(x.count(), [&](int, int64_t begin, int64_t end) { kernels.normalize(args, begin, end); });
   });
 }

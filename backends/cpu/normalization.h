@@ -6,6 +6,9 @@
 
 namespace mgic::cpu {
 
+// Bytes from which a map is large: nothing of it would be left in cache for its next reader.
+constexpr int64_t large_map = int64_t{16} << 20;
+
 // Maps of T, f32 or bf16.
 template <class T>
 struct NormalizeArgs {
@@ -14,6 +17,7 @@ struct NormalizeArgs {
   const T *x, *residual;  // residual may be null; then `outer` is not looked at
   Activation inner, outer;
   T* y;
+  bool large;  // y is
 };
 
 template <class T>
@@ -24,6 +28,7 @@ struct BackwardArgs {
   Activation inner, outer;  // outer none where there is no residual
   T *dx = nullptr, *dresidual = nullptr;
   bool accumulate_dx = false, accumulate_dresidual = false;
+  bool large = false;  // the maps are
 };
 
 template <class T>

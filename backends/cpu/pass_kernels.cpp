@@ -5,7 +5,6 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/pass_kernels.cpp"
 #include <hwy/foreach_target.h>
 // clang-format off
-#include <hwy/cache_control.h>
 #include "backends/cpu/matrix-inl.h"
 #include "backends/cpu/outputs-inl.h"
 #include "backends/cpu/planes-inl.h"

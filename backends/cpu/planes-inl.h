@@ -47,22 +47,12 @@ HWY_INLINE void with_slab(int64_t valid, F&& f) {
   f(PartSlab{valid});
 }
 
-// Whole vectors of a map that is too large to be in cache when it is read again: stored past the caches, which keep
-// what else is in them, and whose lines need not be read first.
-struct Streamed : Whole {
-  using Whole::store;
-  HWY_INLINE void store(V v, float* p) const { hn::Stream(v, D(), p); }
-};
-
-// Whether a map of so many channels is such a one: of whole lines, of which a slab is one, and as large as a thread's
-// own cache. Maps of 1 to 8 MiB out of cache took 7 to 14 % less time so; within a network it made no difference. A
-// vector has to be a whole line: with half of one at a time, a convolution took five times as long.
+// Whether a map of so many channels is stored past the caches: as large as a thread's own one. Maps of 1 to 8 MiB out
+// of cache took 7 to 14 % less time so; within a network it made no difference.
 template <class T>
 bool streams(const Grouped& g, int64_t channels, const T* map) {
-  constexpr int64_t large = 1 << 20, line = 64;
-  return std::is_same_v<T, float> && lanes() * static_cast<int64_t>(sizeof(T)) == line &&
-         channels % slab_channels == 0 && reinterpret_cast<uintptr_t>(map) % line == 0 &&
-         g.batch * g.image_pixels() * channels * static_cast<int64_t>(sizeof(T)) >= large;
+  constexpr int64_t large = 1 << 20;
+  return can_stream(map, channels) && g.batch * g.image_pixels() * channels * static_cast<int64_t>(sizeof(T)) >= large;
 }
 
 // ---- Packing ----
