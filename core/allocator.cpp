@@ -109,7 +109,7 @@ struct Allocator::State {
       regions.emplace_back(memory);
     }
     Region& region = regions.back();
-    region.used += size;
+    region.used += size + (size >= staggers * stagger ? stagger : 0);
     return {region.memory + region.used - size, &region};
   }
 

@@ -71,7 +71,7 @@ HWY_INLINE void put_block(const float* block, int64_t pitch, int64_t y, int64_t 
 template <class A, class Outputs>
 void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plane, int64_t top,
                   const typename A::Cell* weights, int64_t bundle, int64_t slab, int64_t y, int64_t rows,
-                  NextItem* next, float* block, Outputs& outputs) {
+                  NextBundles* next, float* block, Outputs& outputs) {
   const int64_t row_cells = g.pitch() * A::pixel;
   const int64_t groups = std::min(g.bundle(), g.groups - bundle * g.bundle());
   const int64_t cells = A::cells(std::min(g.inputs, slab_channels)), slabs = Grouped::slabs(g.inputs);
@@ -142,7 +142,7 @@ HWY_INLINE void with_rows_of(const ImageRows<T>& map, const Grouped& g, const fl
 // The outputs of a bundle whose groups share a vector, whose first channel the rows begin at.
 template <class T, class Outputs>
 void filter_rows(const Grouped& g, const ImageRows<T>& in, const float* weights, int64_t bundle, int64_t y0, int64_t y1,
-                 NextItem* next, Outputs& outputs) {
+                 NextBundles* next, Outputs& outputs) {
   const auto fetch = [next](int64_t pixels) HWY_ATTR {
     if (next != nullptr) next->fetch(pixels);
   };
@@ -160,8 +160,8 @@ void filter_rows(const Grouped& g, const ImageRows<T>& in, const float* weights,
 // is given.
 template <class A, class T, class Outputs>
 HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, int64_t plane, const ImageRows<T>& map,
-                             const void* weights, int64_t bundle, int64_t slab, int64_t y0, int64_t y1, NextItem* next,
-                             float* block, Outputs& outputs) {
+                             const void* weights, int64_t bundle, int64_t slab, int64_t y0, int64_t y1,
+                             NextBundles* next, float* block, Outputs& outputs) {
   if constexpr (!A::pairs)
     if (g.in_rows) {
       const auto* w = static_cast<const float*>(weights);
@@ -206,7 +206,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
     const int64_t n = bands.image(item), y0 = bands.begin(item), y1 = bands.end(item), pixels = (y1 - y0) * g.width;
     for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
-      NextItem next(g, bands, walk, i, b, pixels);
+      NextBundles next(g, bands, walk, i, b, pixels);
       for (const T* x : {call.in.x, call.in.minus}) next.add(x, g.in_channels());
       if (!past) next.add(call.raw, channels);
       const auto map = rows_of_map(g, call.in.plain(), call.in.x, g.in_channels(), b, n, y0);
@@ -246,7 +246,7 @@ int64_t room_beside_planes(const Grouped& g, int64_t plane_rows) {
 template <class A, class T>
 void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const typename A::Cell* dy_planes,
                       int64_t plane, const ImageRows<T>& x_map, const ImageRows<T>& dy_map, int64_t bundle,
-                      int64_t first_row, int64_t rows, NextItem& next, [[maybe_unused]] typename A::Cell* room,
+                      int64_t first_row, int64_t rows, NextBundles& next, [[maybe_unused]] typename A::Cell* room,
                       float* dw) {
   using Cell = typename A::Cell;
   const auto fetch = [&](int64_t pixels) HWY_ATTR { next.fetch(pixels); };
@@ -384,7 +384,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
     for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
       const int64_t in = b * g.bundle() * g.inputs, out = b * g.bundle() * g.outputs;
       const int64_t passes = (call.dw ? 1 : 0) + (call.weights != nullptr ? 1 : 0);
-      NextItem next(g, bands, walk, i, b, passes * (y1 - y0) * g.width);
+      NextBundles next(g, bands, walk, i, b, passes * (y1 - y0) * g.width);
       for (const T* p : {call.gradient.dy, call.gradient.raw}) next.add(p, g.out_channels());
       if (call.dw) next.add(call.in.x, channels);
       if (!past) next.add(call.dx, channels);
@@ -441,10 +441,10 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
               y1 = std::min(bands.end(item) + halo, bands.bottom(item));
       Cell *from = planes, *to = planes + planes_of_a_link;
       const Grouped& head = call.links[0].conv;
-      NextItem next_item(head, bands, walk, i, b, (y1 - y0) * head.width);
-      for (const T* x : {call.in.x, call.in.minus}) next_item.add(x, head.in_channels());
-      if (call.residual != call.in.x) next_item.add(call.residual, channels);
-      if (!past) next_item.add(call.y, channels);
+      NextBundles next_bundles(head, bands, walk, i, b, (y1 - y0) * head.width);
+      for (const T* x : {call.in.x, call.in.minus}) next_bundles.add(x, head.in_channels());
+      if (call.residual != call.in.x) next_bundles.add(call.residual, channels);
+      if (!past) next_bundles.add(call.y, channels);
       const auto plane_of = [&](const Grouped& g, int64_t rows) {
         return g.plane_rows(whole_tiles(g, rows)) * g.pitch() * A::pixel;
       };
@@ -481,7 +481,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
             }
             clear_pixels<A>(at, own + next_plane);
           }
-          NextItem* ahead = i == 0 && s == 0 ? &next_item : nullptr;
+          NextBundles* ahead = i == 0 && s == 0 ? &next_bundles : nullptr;
           if (is_last) {
             EvaluatedOutputs<T> outputs(call, slab, n, past);
             compute_slab<A>(g, from, plane, i == 0 ? map : ImageRows<T>{}, link.weights, b, s, y0, y1, ahead, block,

@@ -158,28 +158,35 @@ void pack_gradient(const Grouped& g, const OutputGradient<T>& in, int64_t first,
 
 // ---- Fetching ahead ----
 
-// What is walked behind an item, of which each of its bundles asks for a share: some pixels, in every map. Nobody has
-// asked for a thread's very first item: there, every bundle also asks for what the next one reads.
-class NextItem {
+// What a thread reads next: while the first half of a panel's bundles are computed, the second half; while those are,
+// the next item's first half. More would push out what is still wanted, where a power of two of channels leaves it few
+// sets of the cache. Each bundle asks for a share: some pixels, in every map. Nobody has asked for a thread's very
+// first half: there, every bundle also asks for what the next one reads.
+class NextBundles {
  public:
-  // Behind item i of the walk; the share is asked for while so many pixels of the bundle are computed.
-  NextItem(const Grouped& g, const Bands& bands, const Walk& walk, int64_t i, int64_t bundle, int64_t while_pixels)
+  // Behind that bundle of item i of the walk; the share is asked for while so many of its pixels are computed.
+  NextBundles(const Grouped& g, const Bands& bands, const Walk& walk, int64_t i, int64_t bundle, int64_t while_pixels)
       : ahead_(while_pixels), bundles_(g.bundles()) {
     const auto pixels_of = [&](int64_t item, int64_t first, int64_t last, int64_t share, int64_t shares) {
       const int64_t pixels = (bands.end(item) - bands.begin(item)) * g.width, from = pixels * share / shares;
       return Share{bands.image(item) * g.image_pixels() + bands.begin(item) * g.width + from,
                    pixels * (share + 1) / shares - from, first, last};
     };
-    if (const auto next = walk.behind(i))
-      item_ = pixels_of(next->begin, next->first, next->last, bundle - walk.own.first, walk.own.last - walk.own.first);
-    if (walk.cold && i == 0 && bundle + 1 < walk.own.last)
-      bundle_ = pixels_of(walk.item(i), bundle + 1, bundle + 2, 0, 1);
+    const auto middle_of = [](const Chunk& c) { return c.first + (c.last - c.first + 1) / 2; };
+    const int64_t first = walk.own.first, last = walk.own.last, middle = middle_of(walk.own);
+    if (bundle < middle && middle < last) {
+      half_ = pixels_of(walk.item(i), middle, last, bundle - first, middle - first);
+    } else if (const auto next = walk.behind(i)) {
+      const int64_t from = middle < last ? middle : first;
+      half_ = pixels_of(next->begin, next->first, middle_of(*next), bundle - from, last - from);
+    }
+    if (walk.cold && i == 0 && bundle + 1 < middle) bundle_ = pixels_of(walk.item(i), bundle + 1, bundle + 2, 0, 1);
   }
   // Their part of a map of so many channels; nothing where it is null.
   template <class T>
   void add(const T* map, int64_t channels) {
     if (map == nullptr) return;
-    for (const Share& share : {item_, bundle_}) {
+    for (const Share& share : {half_, bundle_}) {
       const int64_t first = channels * share.first / bundles_, own = channels * share.last / bundles_ - first;
       if (own == channels)
         ahead_.add(map + share.from * channels, share.pixels * channels);
@@ -195,7 +202,7 @@ class NextItem {
   };
   Ahead ahead_;
   int64_t bundles_;
-  Share item_, bundle_;
+  Share half_, bundle_;
 };
 
 }  // namespace mgic::cpu::HWY_NAMESPACE
