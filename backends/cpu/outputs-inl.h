@@ -18,6 +18,34 @@ struct Place {
   bool below;
 };
 
+// How a bundle's outputs, whole lines, go past the caches. A core hands lines of even and of odd number to memory
+// apart, and those of a bundle are all of one kind where a pixel has an even number of lines: bundle by bundle, they
+// took twice as long as in turns. So every other bundle's lines wait, to go beside those of the next one.
+struct Past {
+  enum Way : uint8_t { no, alone, wait, together };
+  Way way = no;
+  float* lines = nullptr;  // that wait: the next one
+
+  // past: whether they do; in_turns: whether bundles, of one slab each, may wait, in `room`. Of those that are walked.
+  static Past of(bool past, bool in_turns, int64_t bundle, const Chunk& walked, float* room) {
+    if (!past) return {};
+    if (!in_turns) return {alone};
+    if ((bundle - walked.first) % 2 == 1) return {together, room};
+    return {bundle + 1 < walked.last ? wait : alone, room};
+  }
+};
+// Memory for one of those lines.
+struct Line : Whole {
+  Past::Way way;
+  float* waiting;
+  using Whole::store;
+  HWY_INLINE void store(V v, float* p) const {
+    if (way == Past::wait) return hn::StoreU(v, D(), waiting);
+    if (way == Past::together) hn::Stream(hn::LoadU(D(), waiting), D(), p - slab_channels);
+    hn::Stream(v, D(), p);
+  }
+};
+
 // A slab in the map of one image.
 struct SlabOfImage {
   Slab slab;
@@ -27,14 +55,19 @@ struct SlabOfImage {
       : slab(slab), first(image * g.image_pixels() * slab.channels + slab.first), width(g.width) {}
   // f(element of the map, vector v[i], memory) for vectors u of n pixels.
   template <int n, class F>
-  HWY_INLINE void each(const Place& place, int u, V (&v)[n], bool streams, F&& f) const {
+  HWY_INLINE void each(const Place& place, int u, V (&v)[n], Past& past, F&& f) const {
     const int64_t at = first + (place.y * width + place.x) * slab.channels + u * lanes(),
                   step = (place.below ? width : 1) * slab.channels, valid = slab.valid() - u * lanes();
+    if (past.way != Past::no) {
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) f(at + i * step, v[i], Line{{}, past.way, past.lines + i * slab_channels});
+      past.lines += n * slab_channels;
+      return;
+    }
     const auto all = [&](auto memory) HWY_ATTR {
 #pragma GCC unroll 4
       for (int i = 0; i < n; ++i) f(at + i * step, v[i], memory);
     };
-    if (streams) return all(Streamed());
     if (valid >= lanes()) return all(Whole());
     if (valid > 0) all(Part{valid});
   }
@@ -45,7 +78,7 @@ template <class T>
 struct RawOutputs {
   SlabOfImage map;
   T* raw;
-  bool past;
+  Past past;
   int seen = 0;  // vectors of the first pixel
   SlabParameter shift{nullptr}, sum{nullptr}, square{nullptr};
 
@@ -73,10 +106,10 @@ template <class T>
 struct InputGradients {
   const BackwardCall<T>& call;
   SlabOfImage map;
-  bool past;
+  Past past;
   SlabParameter mean{nullptr}, scale{nullptr}, beta{nullptr}, sum{nullptr}, centred_sum{nullptr};
 
-  InputGradients(const BackwardCall<T>& call, const Slab& slab, int64_t image, bool past)
+  InputGradients(const BackwardCall<T>& call, const Slab& slab, int64_t image, const Past& past)
       : call(call), map(slab, call.conv, image), past(past) {
     if (call.scale == nullptr) return;
     mean = SlabParameter(call.mean + slab.first);
@@ -123,10 +156,10 @@ struct EvaluatedOutputs {
   const EvaluationCall<T>& call;
   Activation activation;
   SlabOfImage map;
-  bool past;
+  Past past;
   SlabParameter bias;
 
-  EvaluatedOutputs(const EvaluationCall<T>& call, const Slab& slab, int64_t image, bool past)
+  EvaluatedOutputs(const EvaluationCall<T>& call, const Slab& slab, int64_t image, const Past& past)
       : call(call),
         activation(call.links.back().activation),
         map(slab, call.links.back().conv, image),

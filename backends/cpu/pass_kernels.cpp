@@ -199,7 +199,9 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
   const Grouped& g = call.conv;
   const int64_t plane = g.plane_rows(bands.rows) * g.pitch() * A::pixel;
   const int64_t channels = g.out_channels(), padded = Grouped::slabs(channels) * slab_channels;
-  const bool past = streams(g, channels, call.raw);
+  const bool past = streams(g, channels, call.raw), in_turns = g.bundles() % 2 == 0 && g.out_slabs() == 1;
+  float* const waiting = block;
+  block += waiting_size(g, bands);
   int64_t done = 0;
   for (int64_t i = 0; i < walk.count(); ++i) {
     const int64_t item = walk.item(i);
@@ -215,7 +217,7 @@ void forward_items(const ForwardCall<T>& call, const Bands& bands, const Walk& w
           pack_input<A>(g, call.in, in + s * slab_channels, n, y0, y1, planes + s * plane);
       for (int64_t s = 0; s < g.out_slabs() && out + s * slab_channels < channels; ++s) {
         const Slab slab{channels, out + s * slab_channels};
-        RawOutputs<T> outputs{SlabOfImage(slab, g, n), call.raw, past};
+        RawOutputs<T> outputs{SlabOfImage(slab, g, n), call.raw, Past::of(past, in_turns, b, walk.own, waiting)};
         compute_slab<A>(g, planes, plane, map, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block, outputs);
         if (call.mean != nullptr)
           combine_moments(done, pixels, outputs.shift, outputs.sum, outputs.square, moments + slab.first,
@@ -375,6 +377,9 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
   const int64_t channels = g.in_channels(), padded = Grouped::slabs(channels) * slab_channels;
   const bool past = streams(g, channels, call.dx) && streams(g, channels, call.dminus) && !call.accumulate_dx &&
                     !call.accumulate_dminus;
+  const bool in_turns = g.bundles() % 2 == 0 && g.in_slabs() == 1 && (call.dx == nullptr || call.dminus == nullptr);
+  float* const waiting = block;
+  block += waiting_size(g, bands);
   auto* x_planes = planes + g.out_slabs() * plane;
   // In whole lines, beyond which vectors may reach.
   auto* pairs = planes + (Grouped::slabs((g.in_slabs() + g.out_slabs()) * plane) + 1) * slab_channels;
@@ -402,7 +407,7 @@ void backward_items(const BackwardCall<T>& call, const Bands& bands, const Walk&
       if (call.weights == nullptr) continue;
       for (int64_t s = 0; s < g.in_slabs() && in + s * slab_channels < channels; ++s) {
         const Slab slab{channels, in + s * slab_channels};
-        InputGradients<T> gradients(call, slab, n, past);
+        InputGradients<T> gradients(call, slab, n, Past::of(past, in_turns, b, walk.own, waiting));
         compute_slab<A>(t, planes, plane, dy_map, call.weights, b, s, y0, y1, s == 0 ? &next : nullptr, block,
                         gradients);
         if (call.sums == nullptr) continue;
@@ -430,7 +435,10 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
   const FoldedLink& last = call.links.back();
   const Grouped& final_conv = last.conv;
   const int64_t channels = final_conv.out_channels();
-  const bool past = streams(final_conv, channels, call.y);
+  const bool past = streams(final_conv, channels, call.y),
+             in_turns = final_conv.bundles() % 2 == 0 && final_conv.out_slabs() == 1;
+  float* const waiting = block;
+  block += waiting_size(final_conv, bands);
   for (int64_t i = 0; i < walk.count(); ++i) {
     const int64_t item = walk.item(i), n = bands.image(item);
     for (int64_t b = walk.own.first; b < walk.own.last; ++b) {
@@ -483,7 +491,7 @@ void evaluate_items(const EvaluationCall<T>& call, const Bands& bands, const Wal
           }
           NextBundles* ahead = i == 0 && s == 0 ? &next_bundles : nullptr;
           if (is_last) {
-            EvaluatedOutputs<T> outputs(call, slab, n, past);
+            EvaluatedOutputs<T> outputs(call, slab, n, Past::of(past, in_turns, b, walk.own, waiting));
             compute_slab<A>(g, from, plane, i == 0 ? map : ImageRows<T>{}, link.weights, b, s, y0, y1, ahead, block,
                             outputs);
           } else {

@@ -53,8 +53,11 @@ struct Walk {
 // Rows that tiles of 4 outputs read and compute for so many rows: where a chain is evaluated, its bands have halos.
 inline int64_t whole_tiles(const Grouped& g, int64_t rows) { return g.tile_height() == 4 ? (rows + 3) / 4 * 4 : rows; }
 
-// The kernels for maps of T on the machine at hand. scratch holds planes (and pairs of pixels behind them), block the
-// outputs on their way out.
+// Room that the kernels need in front of a block, for a bundle's outputs that wait for the next one's.
+inline int64_t waiting_size(const Grouped& g, const Bands& bands) { return bands.rows * g.width * slab_channels; }
+
+// The kernels for maps of T on the machine at hand. scratch holds planes (and pairs of pixels behind them), block what
+// waits and, behind it, the outputs on their way out.
 template <class T>
 struct PassKernels {
   void (*forward)(const ForwardCall<T>&, const Bands&, const Walk&, void* scratch, float* block, float* moments);

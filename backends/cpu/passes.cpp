@@ -116,7 +116,8 @@ void run(const ForwardCall<T>& call) {
   const Grouped& g = call.conv;
   const Bands bands = bands_of(g, g.in_slabs());
   const Cut cut(g, bands, false, call.backwards);
-  const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack, room = planes + block_size(g);
+  const int64_t planes = g.in_slabs() * plane_size(g, bands) + slack,
+                room = planes + waiting_size(g, bands) + block_size(g);
   const int64_t stride = padded(g.out_channels());
   Scratch<float> scratch(threads() * room), moments(cut.item_parts * 2 * stride);
   std::fill_n(moments.data(), moments.count(), 0.0f);
@@ -142,7 +143,7 @@ void run(const BackwardCall<T>& call) {
   const Bands bands = bands_of(g, slabs);
   const Cut cut(g, bands, static_cast<bool>(call.dw), call.backwards);
   const int64_t planes = slabs * plane_size(g, bands) + kernels.room_beside_planes(g, g.plane_rows(bands.rows)) + slack,
-                room = planes + block_size(g), stride = padded(g.in_channels());
+                room = planes + waiting_size(g, bands) + block_size(g), stride = padded(g.in_channels());
   WeightGradients dw(g, call.dw ? cut.item_parts : 0);
   Scratch<float> scratch(threads() * room);
   Scratch<double> partial(cut.item_parts * 2 * stride);
@@ -178,7 +179,7 @@ void run(const EvaluationCall<T>& call) {
     link_planes = std::max(link_planes, slabs * rows * l.conv.pitch() * slab_channels + slack);
     block = std::max(block, block_size(l.conv));
   }
-  const int64_t room = sides * link_planes + block;
+  const int64_t room = sides * link_planes + waiting_size(call.links.back().conv, bands) + block;
   Scratch<float> scratch(threads() * room);
   Cut(call.links.back().conv, bands, false, false).run([&](const Walk& walk, int, int thread) {
     float* own = scratch.data() + thread * room;

@@ -123,27 +123,20 @@ struct Part {
   int64_t size() const { return n; }
 };
 
-// Whole vectors of a map that is too large to be in cache when it is read again: stored past the caches, which keep
-// what else is in them, and whose lines need not be read first.
-struct Streamed : Whole {
-  using Whole::store;
-  HWY_INLINE void store(V v, float* p) const { hn::Stream(v, D(), p); }
-};
-
-// Whether that goes for a map with rows of so many elements: vectors have to be whole lines. With half of one at a
-// time, a convolution took five times as long.
+// Whether vectors of a map with rows of so many elements can be stored past the caches, which keep what else is in
+// them, and whose lines need not be read first. They have to be whole lines: with half of one at a time, a convolution
+// took five times as long.
 template <class T>
 bool can_stream(const T* map, int64_t width) {
   constexpr int64_t line = 64;
   return std::is_same_v<T, float> && lanes() * static_cast<int64_t>(sizeof(T)) == line && width % lanes() == 0 &&
          reinterpret_cast<uintptr_t>(map) % line == 0;
 }
-
-// Past the caches or not.
+// Past them or not.
 template <class Memory, class T>
 HWY_INLINE void store(V v, bool past, Memory memory, T* p) {
   if constexpr (std::is_same_v<Memory, Whole> && std::is_same_v<T, float>)
-    if (past) return Streamed().store(v, p);
+    if (past) return hn::Stream(v, D(), p);
   memory.store(v, p);
 }
 

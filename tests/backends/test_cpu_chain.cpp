@@ -85,6 +85,9 @@ const std::vector<ChainCase> chains = {
     {{1, 3, 130, 32}, {{16, 1, 2}}},
     // Maps that are stored past the caches; without kinks, since some of so many values lie within rounding of one.
     {{4, 32, 32, 64}, {{64, 3, 4, none}, {64, 3, 16}}, false, true},
+    {{8, 20, 20, 96}, {{96, 3, 6, none}, {96, 3, 12}}, false, true},  // panels of four and two bundles,
+    {{7, 20, 24, 80}, {{80, 3, 5, none}, {80, 3, 10}}, false, true},  // an odd number of bundles,
+    {{6, 20, 24, 96}, {{96, 3, 6}}, true},                            // two gradients of the input
 };
 
 constexpr size_t raw_output = 1;  // of a lone link
