@@ -462,14 +462,14 @@ def main():
         for peer in peers:
             m.best[peer.name], m.failed[peer.name] = plan.run("finding the best variants",
                                                               lambda: qualify(peer, compiling, a.quick))
-        for _ in range(rounds):
+        for i in range(rounds):
             plan.run("networks", m.measure_networks)
             save()
+            if i < width_rounds:  # between the networks' rounds, so that no one stretch of time is met by all of them
+                plan.run("widths", m.measure_widths)
+                save()
         for peer in peers:
             peer.stop()
-        for _ in range(width_rounds):
-            plan.run("widths", m.measure_widths)
-            save()
         plan.run("convolutions", m.measure_convolutions)
         for peer in peers:
             m.memory[peer.name] = plan.run("memory of the peers", lambda: memory_of(peer))

@@ -109,8 +109,9 @@ struct Allocator::State {
       regions.emplace_back(memory);
     }
     Region& region = regions.back();
+    std::byte* memory = region.memory + region.used;
     region.used += size + (size >= staggers * stagger ? stagger : 0);
-    return {region.memory + region.used - size, &region};
+    return {memory, &region};
   }
 
   // All that is cached, but for blocks whose region has others that live.

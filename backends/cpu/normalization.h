@@ -17,7 +17,7 @@ struct NormalizeArgs {
   const T *x, *residual;  // residual may be null; then `outer` is not looked at
   Activation inner, outer;
   T* y;
-  bool large;  // y is
+  bool large;  // whether y is a large map
 };
 
 template <class T>
@@ -28,7 +28,7 @@ struct BackwardArgs {
   Activation inner, outer;  // outer none where there is no residual
   T *dx = nullptr, *dresidual = nullptr;
   bool accumulate_dx = false, accumulate_dresidual = false;
-  bool large = false;  // the maps are
+  bool large = false;  // whether they are large maps
 };
 
 template <class T>

@@ -26,7 +26,7 @@ struct Past {
   Way way = no;
   float* lines = nullptr;  // that wait: the next one
 
-  // past: whether they do; in_turns: whether bundles, of one slab each, may wait, in `room`. Of those that are walked.
+  // past: whether they do; in_turns: whether they may wait for those of the next bundle that is walked, in `room`.
   static Past of(bool past, bool in_turns, int64_t bundle, const Chunk& walked, float* room) {
     if (!past) return {};
     if (!in_turns) return {alone};
