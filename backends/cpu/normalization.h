@@ -6,7 +6,8 @@
 
 namespace mgic::cpu {
 
-// Bytes from which a map is large: nothing of it would be left in cache for its next reader.
+// Bytes from which a map is stored past the caches: little of it would be left there for its next reader. Smaller ones,
+// within a network, took as long either way.
 constexpr int64_t large_map = int64_t{16} << 20;
 
 // Maps of T, f32 or bf16.
