@@ -158,6 +158,10 @@ HWY_INLINE void pair_pixels(const uint32_t* plane, int64_t rows, int64_t pitch, 
 #define MGIC_HAS_BF16_DOT 0
 #endif
 
+// A vector of cells.
+template <class A>
+using Cells = decltype(A::load(D(), static_cast<const typename A::Cell*>(nullptr)));
+
 // A value as a map of that type stores it.
 HWY_INLINE V stored_as(V v, float) { return v; }
 HWY_INLINE V stored_as(V v, bf16) { return widen(narrow(v)); }

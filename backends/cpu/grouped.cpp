@@ -79,6 +79,8 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmet
     best = Arithmetic::f32;
   }
   Grouped g = merge(merged_groups(p.groups, inputs, outputs), best);
+  // Filtering along rows, which is f32's, takes less time than dot products do, but for larger kernels.
+  if (shared_lanes(g) > 0 && g.kernel <= 3 && best == Arithmetic::pairs) g.arithmetic = Arithmetic::f32;
   choose_winograd(g);
   return g;
 }

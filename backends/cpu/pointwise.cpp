@@ -41,6 +41,15 @@ int64_t tile_cells(const Tile& tile, int64_t depth, int64_t lanes) {
   return (arithmetic == Arithmetic::matrices ? tile.groups : 1) * depth / 2 * lanes;
 }
 
+// A cell of the arithmetic: a number, or, for pairs, also the one `next` elements behind it.
+template <bool pairs>
+uint32_t cell_of(const float* w, int64_t next) {
+  if constexpr (pairs)
+    return bf16(w[0]).bits | static_cast<uint32_t>(bf16(w[next]).bits) << 16;
+  else
+    return std::bit_cast<uint32_t>(*w);
+}
+
 // A term's weights as the tiles' products take them: (tiles, cells, lanes), zeros where a tile has fewer results, or,
 // for matrices, where a factor is another group's. A cell is an f32, or two bf16 for factors that follow each other.
 template <Arithmetic arithmetic, class T>
@@ -55,13 +64,7 @@ void pack(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t la
       const float* from = term.weights + (tile.group + g) * map.width * term.depth + tile.first * by_result;
       uint32_t* row = to + g * results + (matrices ? g * cells / tile.groups : 0);
       for (int64_t k = 0; k < term.depth; k += factors, from += factors * by_factor, row += lanes)
-        for (int64_t i = 0; i < results; ++i) {
-          const float* f = from + i * by_result;
-          if constexpr (pairs)
-            row[i] = bf16(*f).bits | static_cast<uint32_t>(bf16(f[by_factor]).bits) << 16;
-          else
-            row[i] = std::bit_cast<uint32_t>(*f);
-        }
+        for (int64_t i = 0; i < results; ++i) row[i] = cell_of<pairs>(from + i * by_result, by_factor);
     }
     to += cells;
   }
@@ -74,7 +77,7 @@ int64_t turned_lanes(int64_t groups, int64_t n, int64_t lanes) {
 // The kernels take n results of 2 n factors, to which n others may be added, and 2 n results of n factors.
 template <class T>
 int64_t turned_lanes(const RowMap<T>& map, int64_t lanes) {
-  if (map.arithmetic != Arithmetic::f32) return 0;
+  if (map.arithmetic == Arithmetic::matrices) return 0;
   const int64_t depth = map.terms[0].depth, n = std::min(map.width, depth);
   const bool one = map.terms.size() == 1, halves = depth == 2 * map.width && (one || map.terms[1].depth == n);
   return halves || (one && map.width == 2 * depth) ? turned_lanes(map.groups, n, lanes) : 0;
@@ -82,36 +85,39 @@ int64_t turned_lanes(const RowMap<T>& map, int64_t lanes) {
 // They sum products of n and 2 n channels, or of n among themselves.
 template <class T>
 int64_t turned_lanes(const RowSums<T>& s, int64_t lanes) {
-  if (s.arithmetic != Arithmetic::f32 || s.gram == (s.dy != nullptr)) return 0;
+  if (s.arithmetic == Arithmetic::matrices || s.gram == (s.dy != nullptr)) return 0;
   const Pointwise& p = s.p;
   if (s.gram) return turned_lanes(p.groups, p.inputs, lanes);
   const int64_t n = std::min(p.inputs, p.outputs);
   return std::max(p.inputs, p.outputs) == 2 * n ? turned_lanes(p.groups, n, lanes) : 0;
 }
 
-// A term's weights as turned groups take them: (units, parts of the factors, parts of the results, n turns, lanes),
-// where part h of 2 n channels is every second one from h on. A lane has the weight between a factor and a result whose
-// lanes are its own but for the bits of the turn: where results are n channels, the factor's the bits above the second
-// and the result's the two below, else the factor's all of them.
-template <int n, class T>
+// A term's weights as turned groups take them: (units, parts of the factors, parts of the results, turns, lanes), where
+// part h of 2 n channels is every second one from h on. Factors that are pairs have one part, with a turn for each pair
+// of a group, which lie side by side, twice where there are n/2. A lane has the weight between a factor and a result
+// whose lanes are its own but for the bits of the turn: where results are n channels, the factor's the bits above the
+// second and the result's the two below, else the factor's all of them.
+template <int n, bool pairs, class T>
 void pack_turned(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
-  const auto factors = static_cast<int>(term.depth) / n, results = static_cast<int>(map.width) / n,
-             of_result = results == 1 ? 3 : 0;
+  const auto depth = static_cast<int>(term.depth), parts = pairs ? 1 : depth / n, turns = pairs ? depth / 2 : n,
+             results = static_cast<int>(map.width) / n, of_result = results == 1 ? 3 : 0;
   std::vector<int> places;  // in a group's weights, the same for all of them
-  places.reserve(static_cast<size_t>(map.width * term.depth));
-  for (int f = 0; f < factors; ++f)
+  places.reserve(static_cast<size_t>(parts * turns * map.width));
+  for (int f = 0; f < parts; ++f)
     for (int r = 0; r < results; ++r)
-      for (int turn = 0; turn < n; ++turn)
+      for (int turn = 0; turn < turns; ++turn)
         for (int l = 0; l < n; ++l) {
-          const int factor = (l ^ (turn & ~of_result)) * factors + f, result = (l ^ (turn & of_result)) * results + r;
-          places.push_back(term.transposed ? factor * results * n + result : result * factors * n + factor);
+          const int lane = l ^ (turn & ~of_result), factor = pairs ? lane % turns * 2 : lane * parts + f,
+                    result = (l ^ (turn & of_result)) * results + r;
+          places.push_back(term.transposed ? factor * results * n + result : result * depth + factor);
         }
-  const auto size = static_cast<int64_t>(places.size());
+  const auto rows = static_cast<int64_t>(places.size()) / n;  // of a unit
+  const int64_t next = term.transposed ? map.width : 1;
   const float* w = term.weights;
-  for (int64_t group = 0; group < map.groups; ++group, w += size) {
-    uint32_t* row = to + group * n / lanes * size / n * lanes + group * n % lanes;
-    for (const int* at = places.data(); at != places.data() + size; at += n, row += lanes)
-      for (int l = 0; l < n; ++l) row[l] = std::bit_cast<uint32_t>(w[at[l]]);
+  for (int64_t group = 0; group < map.groups; ++group, w += map.width * depth) {
+    uint32_t* row = to + group * n / lanes * rows * lanes + group * n % lanes;
+    for (const int* at = places.data(); at != places.data() + places.size(); at += n, row += lanes)
+      for (int l = 0; l < n; ++l) row[l] = cell_of<pairs>(w + at[l], next);
   }
 }
 
@@ -178,10 +184,11 @@ void run(RowMap<T> map) {
     for (auto& term : map.terms) {
       const int64_t count = cells(term);
       term.packed = to;
+      constexpr bool pairs = arithmetic == Arithmetic::pairs;
       if (map.turned == 8)
-        pack_turned<8>(map, term, lanes, to);
+        pack_turned<8, pairs>(map, term, lanes, to);
       else if (map.turned == 4)
-        pack_turned<4>(map, term, lanes, to);
+        pack_turned<4, pairs>(map, term, lanes, to);
       else
         pack<arithmetic>(map, term, lanes, to);
       to += count;

@@ -257,7 +257,7 @@ void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64
 template <class A, class T>
 void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
   if constexpr (turns<A>)
-    if (map.turned > 0) return map_turned(map, begin, end);
+    if (map.turned > 0) return map_turned<A>(map, begin, end);
   const auto tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);
@@ -338,7 +338,7 @@ void add_rows(const typename A::Cell* block, int64_t channels, int64_t steps, fl
 template <class A, class T>
 void sum_rows(const RowSums<T>& s, int64_t begin, int64_t end, float* block, float* sums) {
   if constexpr (turns<A>)
-    if (s.turned > 0) return sum_turned(s, begin, end, block, sums);
+    if (s.turned > 0) return sum_turned<A>(s, begin, end, block, sums);
   const Pointwise& p = s.p;
   float *v_block = block, *dy_block = block + block_rows * p.in_channels();
   float *dy_sums = sums + p.in_channels(), *products = dy_sums + p.out_channels(),

@@ -1,11 +1,14 @@
-// The two walks over rows (pointwise.h) in f32's arithmetic, compiled for every target, for transfers: one side has
-// n = 4 or 8 channels a group and the other one twice as many.
+// The two walks over rows (pointwise.h) in f32 and in pairs of bf16, compiled for every target, for transfers: one side
+// has n = 4 or 8 channels a group and the other one twice as many.
 //
 // Groups share a vector, n lanes each: a unit. The side of n channels a group is one such vector; the other one is two,
 // its even and its odd channels, into which pairs of bf16 come apart by a shift and a mask. Every lane of a group has
 // to meet every other one: that takes n turns, of which turn k couples lane l with lane l ^ k and has weights of its
 // own, and at most one shuffle a turn, where channels that are broadcast take one a channel. Maps are read where they
 // lie, and the weights of a unit, or its sums, stay in registers while its rows pass by.
+//
+// In pairs, the factors of a map are pairs of neighbouring channels, half as many, and what is summed are pairs of
+// neighbouring rows; results and sums are the same vectors of f32.
 #if defined(MGIC_CPU_POINTWISE_TURNED_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MGIC_CPU_POINTWISE_TURNED_INL_H
 #undef MGIC_CPU_POINTWISE_TURNED_INL_H
@@ -20,24 +23,27 @@
 HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 
+// Whether there is anything to turn.
 #if HWY_TARGET == HWY_SCALAR
 template <class A>
 constexpr bool turns = false;
 #else
-// Whether groups may be turned where that is the arithmetic.
 template <class A>
-constexpr bool turns = std::is_same_v<A, F32>;
+constexpr bool turns = true;
 
-// Rows of maps so wide that are walked at a time, and so are asked for and added up: from 16, where the pieces of a
-// unit lie far apart and few of them fit the first cache, to 32.
+// Rows of maps so wide that are walked at a time, and so are asked for and added up. On Intel's processors 16, where
+// the pieces of a unit lie far apart and few of them fit the first cache, or 32: more took 5 to 10 % longer. On AMD's
+// as many as the second cache holds beside the next ones, up to 64: maps in memory took 10 to 20 % longer with 16.
 template <class Call>
 int64_t turned_rows(const Call& call) {
+  constexpr int64_t most_bytes = 96 * 1024;
   int64_t bytes = 0;
   each_map(call, [&](const auto* p, int64_t channels) { bytes += p != nullptr ? channels * int64_t{sizeof *p} : 0; });
+  if (made_by_amd) return std::clamp<int64_t>(most_bytes / bytes / 16 * 16, 16, 64);
   return bytes < 1024 ? 32 : 16;
 }
 // Of a unit's rows, those with which a share of the next block is asked for.
-constexpr int64_t rows_a_fetch = 4;
+inline int64_t rows_a_fetch() { return made_by_amd ? 8 : 4; }
 
 // ---- A unit of a side, in `parts` vectors: its channels, or the even and the odd ones ----
 
@@ -106,13 +112,13 @@ void with_group(int64_t n, F&& f) {
 }
 
 // f(unit, first row, end, meanwhile()) for blocks of rows [begin, end), unit by unit; meanwhile() is to be called every
-// rows_a_fetch rows. f must be inlined, or it reads what it has captured from memory again for every row.
+// rows_a_fetch() rows. f must be inlined, or it reads what it has captured from memory again for every row.
 template <class Call, class F>
 HWY_INLINE void each_unit(const Call& call, int64_t units, int64_t begin, int64_t end, F&& f) {
-  const int64_t block = turned_rows(call);
+  const int64_t block = turned_rows(call), step = rows_a_fetch();
   for (int64_t row = begin; row < end; row += block) {
     const int64_t next = std::min(row + block, end), after = std::min(next + block, end);
-    const int64_t fetches = (next - row + rows_a_fetch - 1) / rows_a_fetch;
+    const int64_t fetches = (next - row + step - 1) / step;
     Ahead ahead = rows_ahead(call, next, after, units * fetches);
     for (int64_t u = 0; u < units; ++u) {
       // Nobody has asked for the first rows: every unit asks for those of the next.
@@ -140,22 +146,54 @@ constexpr int rows_together() {
   return results == 2 ? 4 : 2;
 }
 
+// Vectors that so many parts of factors take, and the turns of each.
+template <class A, int parts>
+constexpr int factor_vectors = A::pairs ? 1 : parts;
+template <class A, int n, int parts>
+constexpr int factor_turns = A::pairs ? parts* n / 2 : n;
+
+template <int n, int parts, class T>
+HWY_INLINE void load_factors(const Rows<T>& rows, int64_t at, V* x) {
+  load_unit<parts>(rows, at, x);
+}
+#if MGIC_HAS_BF16_DOT
+// The n/2 pairs of a group of n channels twice, so that each of its n lanes has one.
+template <int n, int parts>
+HWY_INLINE void load_factors(const Rows<bf16>& rows, int64_t at, hn::Vec<Bf16::U>* x) {
+  const Bf16::U d;
+  const auto* from = reinterpret_cast<const uint32_t*>(rows.x + at);
+  V difference[parts];
+  if (rows.minus != nullptr) load_unit<parts>(rows, at, difference);
+  if constexpr (parts == 2) {
+    x[0] = rows.minus == nullptr ? hn::LoadU(d, from) : Bf16::pair(Bf16::round_two(difference[0], difference[1]));
+  } else {
+    const hn::Half<Bf16::U> half;
+    const auto pairs = rows.minus == nullptr ? hn::LoadU(half, from) : hn::BitCast(half, narrow(difference[0]));
+    const auto lane = hn::Iota(d, 0), group = hn::Set(d, n), pair = hn::Set(d, n / 2 - 1);
+    const auto places =
+        hn::Add(hn::ShiftRight<1>(hn::AndNot(hn::Sub(group, hn::Set(d, 1)), lane)), hn::And(lane, pair));
+    x[0] = hn::TableLookupLanes(hn::ZeroExtendVector(d, pairs), hn::IndicesFromVec(d, places));
+  }
+}
+#endif
+
 // For `rows` rows from `at` on, sum += the products of a term's unit, of which the factors have so many parts, with its
-// weights (parts of factors, parts of results, n turns).
-template <int n, int results, int factors, int rows, class T>
-HWY_INLINE void add_turned(const Rows<T>& source, int64_t at, int64_t stride, const V* w,
+// weights (vectors of factors, parts of results, turns).
+template <class A, int n, int results, int factors, int rows, class T>
+HWY_INLINE void add_turned(const Rows<T>& source, int64_t at, int64_t stride, const Cells<A>* w,
                            V (*sum)[turned_sums<results>]) {
-  V x[rows][factors];
-  each<rows>([&](auto r) HWY_ATTR { load_unit<factors>(source, at + r * stride, x[r]); });
-  each<factors * n>([&](auto i) HWY_ATTR {
-    constexpr int f = i / n, turn = i % n;
+  constexpr int vectors = factor_vectors<A, factors>, all = factor_turns<A, n, factors>;
+  Cells<A> x[rows][vectors];
+  each<rows>([&](auto r) HWY_ATTR { load_factors<n, factors>(source, at + r * stride, x[r]); });
+  each<vectors * all>([&](auto i) HWY_ATTR {
+    constexpr int f = i / all, turn = i % all;
     each<rows>([&](auto r) HWY_ATTR {
       if constexpr (results == 1) {
-        sum[r][turn & 3] = hn::MulAdd(turned<(turn & ~3)>(x[r][f]), w[i], sum[r][turn & 3]);
+        sum[r][turn & 3] = A::step(D(), sum[r][turn & 3], w[i], turned<(turn & ~3)>(x[r][f]));
       } else {
-        const V factor = turned<turn>(x[r][f]);
+        const auto factor = turned<turn>(x[r][f]);
         each<results>([&](auto h)
-                          HWY_ATTR { sum[r][h] = hn::MulAdd(factor, w[(f * results + h) * n + turn], sum[r][h]); });
+                          HWY_ATTR { sum[r][h] = A::step(D(), sum[r][h], w[(f * results + h) * all + turn], factor); });
       }
     });
   });
@@ -176,22 +214,24 @@ HWY_INLINE void store_results(const RowMap<T>& map, int64_t at, V* v) {
 }
 
 // Rows [begin, end) of a map with terms of so many parts.
-template <int n, int results, int... factors, class T>
+template <class A, int n, int results, int... factors, class T>
 void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
-  constexpr int weights = (factors + ...) * results * n;
+  constexpr auto weights_of = [](int parts) { return parts * n / (A::pairs ? 2 : 1) * results; };
+  constexpr int weights = (weights_of(factors) + ...);
   const int64_t units = map.groups * n / lanes(), step = results * lanes(), channels = units * step;
   const bool plain = map.residual == nullptr && map.negated == nullptr && !map.accumulate;
   const auto map_unit = [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR
       __attribute__((always_inline)) {
-    V w[weights], start[results];
+    Cells<A> w[weights];
+    V start[results];
     {
-      V* to = w;
+      Cells<A>* to = w;
       size_t t = 0;
       const auto load = [&](int count) HWY_ATTR {
-        const float* from = static_cast<const float*>(map.terms[t++].packed) + u * count * lanes();
-        for (int i = 0; i < count; ++i) *to++ = hn::LoadU(D(), from + i * lanes());
+        const auto* from = static_cast<const typename A::Cell*>(map.terms[t++].packed) + u * count * lanes();
+        for (int i = 0; i < count; ++i) *to++ = A::load(D(), from + i * lanes());
       };
-      (load(factors * results * n), ...);
+      (load(weights_of(factors)), ...);
     }
     each<results>([&](auto h) HWY_ATTR { start[h] = hn::Zero(D()); });
     if (map.shift != nullptr) load_unit<results>(map.shift + u * step, start);
@@ -202,14 +242,14 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
         constexpr int r = i / turned_sums<results>, k = i % turned_sums<results>;
         sum[r][k] = k < results ? start[k % results] : hn::Zero(D());
       });
-      const V* of_term = w;
+      const Cells<A>* of_term = w;
       size_t t = 0;
       const auto add = [&](auto parts) HWY_ATTR {
         constexpr int count = decltype(parts)::value;
         const int64_t stride = units * count * lanes();
-        add_turned<n, results, count, rows>(map.terms[t++].rows, row * stride + u * count * lanes(), stride, of_term,
-                                            sum);
-        of_term += count * results * n;
+        add_turned<A, n, results, count, rows>(map.terms[t++].rows, row * stride + u * count * lanes(), stride, of_term,
+                                               sum);
+        of_term += weights_of(count);
       };
       (add(Count<factors>()), ...);
       each<rows>([&](auto r) HWY_ATTR {
@@ -222,7 +262,7 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
     };
     for (int64_t row = first; row < last;) {
       meanwhile();
-      const int64_t until = std::min(row + rows_a_fetch, last);
+      const int64_t until = std::min(row + rows_a_fetch(), last);
       constexpr int together = rows_together<weights, results>();
       for (; row + together <= until; row += together) map_some(Count<together>(), row);
       if constexpr (together > 1)
@@ -232,17 +272,57 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
   each_unit(map, units, begin, end, map_unit);
 }
 
-template <class T>
+template <class A, class T>
 void map_turned(const RowMap<T>& map, int64_t begin, int64_t end) {
   with_group(map.turned, [&](auto group) {
     constexpr int n = decltype(group)::value;
-    if (map.width == 2 * n) return map_units<n, 2, 1>(map, begin, end);
-    if (map.terms.size() == 1) return map_units<n, 1, 2>(map, begin, end);
-    map_units<n, 1, 2, 1>(map, begin, end);
+    if (map.width == 2 * n) return map_units<A, n, 2, 1>(map, begin, end);
+    if (map.terms.size() == 1) return map_units<A, n, 1, 2>(map, begin, end);
+    map_units<A, n, 1, 2, 1>(map, begin, end);
   });
 }
 
 // ---- Sums ----
+
+// A unit's summands from element `at` on, less a centre: of one row, or of two, the other one a stride behind it, or of
+// one and none.
+template <int parts, bool centred, class T>
+HWY_INLINE void load_summands(const Rows<T>& rows, int64_t at, int64_t, bool, const V* centre, V* v) {
+  load_unit<parts>(rows, at, v);
+  if constexpr (centred) each<parts>([&](auto h) HWY_ATTR { v[h] = hn::Sub(v[h], centre[h]); });
+}
+#if MGIC_HAS_BF16_DOT
+template <int parts, bool centred>
+HWY_INLINE void load_summands(const Rows<bf16>& rows, int64_t at, int64_t stride, bool two, const V* centre,
+                              hn::Vec<Bf16::U>* v) {
+  const Bf16::U d;
+  if (centred || rows.minus != nullptr) {
+    V first[parts], second[parts];
+    load_summands<parts, centred>(rows, at, 0, false, centre, first);
+    if (two)
+      load_summands<parts, centred>(rows, at + stride, 0, false, centre, second);
+    else
+      each<parts>([&](auto h) HWY_ATTR { second[h] = hn::Zero(D()); });
+    each<parts>([&](auto h) HWY_ATTR { v[h] = Bf16::pair(Bf16::round_two(first[h], second[h])); });
+    return;
+  }
+  const bf16* from = rows.x + at;
+  const auto load = [&](const bf16* p) HWY_ATTR {
+    if constexpr (parts == 2)
+      return hn::LoadU(d, reinterpret_cast<const uint32_t*>(p));
+    else
+      return hn::PromoteTo(d, hn::LoadU(Half(), reinterpret_cast<const uint16_t*>(p)));
+  };
+  const auto first = load(from), second = two ? load(from + stride) : hn::Zero(d);
+  if constexpr (parts == 2) {
+    const auto low = hn::Set(d, 0xffff);
+    v[0] = hn::Or(hn::And(first, low), hn::ShiftLeft<16>(second));
+    v[1] = hn::Or(hn::ShiftRight<16>(first), hn::AndNot(low, second));
+  } else {
+    v[0] = hn::Or(first, hn::ShiftLeft<16>(second));
+  }
+}
+#endif
 
 // Vectors a unit has for its sums: the products of the larger side, in so many parts, and the smaller one, (parts, n
 // turns); the larger side's own sums, and the smaller one's. One part: v with itself.
@@ -250,12 +330,13 @@ template <int n, int parts>
 constexpr int vectors_of_sums = parts == 1 ? n + 1 : 2 * n + 3;
 
 // acc (units, vectors) = those of rows [begin, end).
-template <int n, int parts, bool centred, class T>
+template <class A, int n, int parts, bool centred, class T>
 void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
   const Rows<T> dy{s.dy};
   const bool by_input = parts == 2 && sums_by_input(s.p);
   const Rows<T>&larger = by_input ? dy : s.v, &smaller = by_input ? s.v : dy;
-  constexpr int own = parts * n, vectors = vectors_of_sums<n, parts>;
+  constexpr int own = parts * n, vectors = vectors_of_sums<n, parts>, together = A::pairs ? 2 : 1;
+  const Cells<A> ones = hn::Set(hn::DFromV<Cells<A> >(), A::one);
   const int64_t units = s.p.groups * n / lanes(), step = parts * lanes();
   const auto sum_unit = [&](int64_t u, int64_t first, int64_t last, auto meanwhile) HWY_ATTR
       __attribute__((always_inline)) {
@@ -267,23 +348,21 @@ void sum_units(const RowSums<T>& s, int64_t begin, int64_t end, float* acc) {
                : load_unit<parts>(s.centre + u * step, large_centre);
     for (int64_t row = first; row < last;) {
       meanwhile();
-      for (const int64_t until = std::min(row + rows_a_fetch, last); row < until; ++row) {
-        V large[parts], small[1];
-        load_unit<parts>(larger, row * units * step + u * step, large);
-        if constexpr (centred) each<parts>([&](auto h) HWY_ATTR { large[h] = hn::Sub(large[h], large_centre[h]); });
-        if constexpr (parts == 1) {
+      for (const int64_t until = std::min(row + rows_a_fetch(), last); row < until; row += together) {
+        const bool two = row + 1 < until;
+        Cells<A> large[parts], small[1];
+        load_summands<parts, centred>(larger, (row * units + u) * step, units * step, two, large_centre, large);
+        if constexpr (parts == 1)
           small[0] = large[0];
-        } else {
-          load_unit<1>(smaller, (row * units + u) * lanes(), small);
-          if constexpr (centred) small[0] = hn::Sub(small[0], small_centre[0]);
-        }
+        else
+          load_summands<1, centred>(smaller, (row * units + u) * lanes(), units * lanes(), two, small_centre, small);
         each<n>([&](auto k) HWY_ATTR {
-          const V other = turned<k>(small[0]);
-          each<parts>([&](auto h) HWY_ATTR { sum[h * n + k] = hn::MulAdd(large[h], other, sum[h * n + k]); });
+          const auto other = turned<k>(small[0]);
+          each<parts>([&](auto h) HWY_ATTR { sum[h * n + k] = A::step(D(), sum[h * n + k], large[h], other); });
         });
         if constexpr (centred) {
-          each<parts>([&](auto h) HWY_ATTR { sum[own + h] = hn::Add(sum[own + h], large[h]); });
-          if constexpr (parts == 2) sum[own + 2] = hn::Add(sum[own + 2], small[0]);
+          each<parts>([&](auto h) HWY_ATTR { sum[own + h] = A::step(D(), sum[own + h], large[h], ones); });
+          if constexpr (parts == 2) sum[own + 2] = A::step(D(), sum[own + 2], small[0], ones);
         }
       }
     }
@@ -334,14 +413,14 @@ void put_sums(const RowSums<T>& s, const float* acc, float* sums) {
   }
 }
 
-template <class T>
+template <class A, class T>
 void sum_turned(const RowSums<T>& s, int64_t begin, int64_t end, float* acc, float* sums) {
   with_group(s.turned, [&](auto group) {
     constexpr int n = decltype(group)::value;
     const auto with = [&](auto parts) {
       constexpr int count = decltype(parts)::value;
-      s.centre != nullptr ? sum_units<n, count, true>(s, begin, end, acc)
-                          : sum_units<n, count, false>(s, begin, end, acc);
+      s.centre != nullptr ? sum_units<A, n, count, true>(s, begin, end, acc)
+                          : sum_units<A, n, count, false>(s, begin, end, acc);
       put_sums<n, count>(s, acc, sums);
     };
     s.gram ? with(Count<1>()) : with(Count<2>());

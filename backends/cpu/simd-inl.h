@@ -58,8 +58,8 @@ HWY_INLINE void each(F&& f) {
 
 #if HWY_TARGET != HWY_SCALAR
 // Lane l ^ k in lane l.
-template <int k>
-HWY_INLINE V turned(V v) {
+template <int k, class Vector>
+HWY_INLINE Vector turned(Vector v) {
   if constexpr ((k & 4) != 0) v = hn::SwapAdjacentBlocks(v);
   if constexpr ((k & 3) == 1) v = hn::Shuffle2301(v);
   if constexpr ((k & 3) == 2) v = hn::Shuffle1032(v);

@@ -27,19 +27,19 @@ bool has_dot() {
 
 // Intel's dot product takes four times as long as a multiply-add for twice the work, AMD's as long as that
 // (bench_peak).
-bool dot_pays() {
-#if defined(__x86_64__)
-  return has_dot() && !__builtin_cpu_is("intel");
-#else
-  return false;
-#endif
-}
+bool dot_pays() { return has_dot() && made_by_amd; }
 
 std::optional<Arithmetic> chosen;
 
 }  // namespace
 
 bool rounds_to_bf16 = has_dot();  // the same instruction set
+
+#if defined(__x86_64__)
+const bool made_by_amd = __builtin_cpu_is("amd");
+#else
+const bool made_by_amd = false;
+#endif
 
 Arithmetic bf16_arithmetic() {
   static const Arithmetic fastest = has_amx() ? Arithmetic::matrices : dot_pays() ? Arithmetic::pairs : Arithmetic::f32;

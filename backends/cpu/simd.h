@@ -11,4 +11,8 @@ namespace mgic::cpu {
 // Whether f32 is rounded to bf16 by the machine's own instruction, where it has one.
 extern bool rounds_to_bf16;
 
+// AMD's and Intel's processors differ in what is fastest: in dot products of bf16, and in how far reads should be
+// from each other.
+extern const bool made_by_amd;
+
 }  // namespace mgic::cpu
