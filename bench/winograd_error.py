@@ -8,16 +8,20 @@ import sys
 
 import numpy as np
 
-# Bᵀ, G and Aᵀ with the points 0, ±1, ∞, and for M = 4 also ±2 (Lavin, Gray, arXiv 1509.09308, section 4).
+# Bᵀ, G and Aᵀ (Lavin, Gray, arXiv 1509.09308, section 4), with the points 0, ±1, ∞, and for M = 4 ±2/3 and ±3/2 instead
+# of 1: with their ±1 and ±2, errors were twice as large.
+NEAR, FAR, SCALE = 2 / 3, 3 / 2, 18 / 65
+N2, F2 = NEAR ** 2, FAR ** 2
 TRANSFORMS = {
     2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
         [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
         [[1, 1, 1, 0], [0, 1, -1, -1]]),
-    4: ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-         [0, 4, 0, -5, 0, 1]],
-        [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-         [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
-        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+    4: ([[1, 0, -N2 - F2, 0, 1, 0], [0, -FAR, -F2, NEAR, 1, 0], [0, FAR, -F2, -NEAR, 1, 0],
+         [0, -NEAR, -N2, FAR, 1, 0], [0, NEAR, -N2, -FAR, 1, 0], [0, 1, 0, -N2 - F2, 0, 1]],
+        [[1, 0, 0], [-SCALE * FAR, -SCALE, -SCALE * NEAR], [-SCALE * FAR, SCALE, -SCALE * NEAR],
+         [SCALE * NEAR, SCALE, SCALE * FAR], [SCALE * NEAR, -SCALE, SCALE * FAR], [0, 0, 1]],
+        [[1, FAR, FAR, NEAR, NEAR, 0], [0, 1, -1, 1, -1, 0], [0, NEAR, NEAR, FAR, FAR, 0],
+         [0, N2, -N2, F2, -F2, 1]]),
 }
 
 

@@ -87,7 +87,8 @@ void evaluate(const Chain& chain, const ChainInput& in, Tensor& y) {
                   g = flat ? own.flattened() : own;
     x = {x[0], x[1], x[2], g.out_channels()};
     keep.push_back(FoldCache::instance().get(
-        link, 8 * (4 * lanes_of(g.outputs) + static_cast<int64_t>(g.arithmetic)) + g.tile, [&] {
+        link, 8 * (8 * lanes_of(g.outputs) + 2 * static_cast<int64_t>(g.arithmetic) + (g.rounded ? 1 : 0)) + g.tile,
+        [&] {
           const float* w = link.weight.data<float>();
           if (!link.gamma.defined())
             return Folded{

@@ -203,14 +203,13 @@ Scratch<uint32_t> dense_winograd_weights(int64_t tile, const Shape& shape, const
   const int64_t outputs = shape[0], inputs = shape[3], side = tile + 2;
   Scratch<uint32_t> packed(side * side * inputs * outputs);
   auto* u = reinterpret_cast<float*>(packed.data());
-  // G's rows, with the points of winograd-inl.h.
+  // G's rows.
+  using winograd::far, winograd::near;
+  constexpr float k = winograd::scale;
   constexpr float two[4][3] = {{1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
-  constexpr float four[6][3] = {{1.0f / 4, 0, 0},
-                                {-1.0f / 6, -1.0f / 6, -1.0f / 6},
-                                {-1.0f / 6, 1.0f / 6, -1.0f / 6},
-                                {1.0f / 24, 1.0f / 12, 1.0f / 6},
-                                {1.0f / 24, -1.0f / 12, 1.0f / 6},
-                                {0, 0, 1}};
+  constexpr float four[6][3] = {
+      {1, 0, 0}, {-k * far, -k, -k * near}, {-k * far, k, -k * near}, {k * near, k, k * far}, {k * near, -k, k * far},
+      {0, 0, 1}};
   const float(*g)[3] = side == 6 ? four : two;
   parallel_ranges(inputs, side * side * outputs, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)

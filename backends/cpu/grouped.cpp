@@ -79,9 +79,11 @@ Grouped grouped_of(const ConvParams& p, const Shape& x, const Shape& w, Arithmet
     best = Arithmetic::f32;
   }
   Grouped g = merge(merged_groups(p.groups, inputs, outputs), best);
-  // Filtering along rows, which is f32's, takes less time than dot products do, but for larger kernels.
-  if (shared_lanes(g) > 0 && g.kernel <= 3 && best == Arithmetic::pairs) g.arithmetic = Arithmetic::f32;
+  // Filtering along rows takes less time than a kernel's dot products do, but for larger ones: planes are in f32 then.
+  const bool in_pairs = best == Arithmetic::pairs && shared_lanes(g) > 0 && g.kernel <= 3;
+  if (in_pairs) g.arithmetic = Arithmetic::f32;
   choose_winograd(g);
+  g.rounded = in_pairs && g.in_rows && g.whole_tiles();
   return g;
 }
 

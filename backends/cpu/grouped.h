@@ -37,9 +37,10 @@ struct Grouped {
   int64_t merged = 1;
   Arithmetic arithmetic = Arithmetic::f32;
   // Outputs on a side of Winograd's tiles (winograd-inl.h), 2 or 4; 0: the plain sum. In rows, tiles are one output
-  // high (winograd_rows-inl.h): where groups of four or eight share a vector, and products are in f32.
+  // high (winograd_rows-inl.h): where groups of four or eight share a vector, and planes are in f32. There, transformed
+  // values may be rounded to bf16 and multiplied in pairs.
   int64_t tile = 0;
-  bool in_rows = false;
+  bool in_rows = false, rounded = false;
   // Small images have few tiles. So many of them lie below each other in one plane, with a border between them, as one
   // image of so many times the height.
   int64_t stacked = 1;
@@ -78,10 +79,12 @@ struct Grouped {
     return f;
   }
 
-  // The convolution that takes gradients of outputs to gradients of inputs.
+  // The convolution that takes gradients of outputs to gradients of inputs. Where values are rounded it has the smaller
+  // tiles: of a gradient sums are taken that all but cancel, and with the larger ones those were twice as far off.
   Grouped transposed() const {
     Grouped t = *this;
     std::swap(t.inputs, t.outputs);
+    if (rounded) t.tile = 2;
     return t;
   }
 

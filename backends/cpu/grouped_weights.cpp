@@ -140,17 +140,21 @@ void pack(const Grouped& g, const Packing& packing, const std::vector<int64_t>& 
 
 template <class Element>
 Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float* w, const float* scale) {
-  const Packing packing(transposed ? g.transposed() : g);
-  const int64_t n = packing.position(), slabs = packing.slabs(), size = slabs * g.positions() * n;
-  Scratch<uint32_t> packed(packing.blocks() * size * static_cast<int64_t>(sizeof(Element)) / 4);
+  const Grouped own = transposed ? g.transposed() : g;
+  const Packing packing(own);
+  const int64_t n = packing.position(), slabs = packing.slabs(), size = slabs * own.positions() * n;
+  // Elements of a block as they are packed: in rows, those that are rounded share a cell in pairs.
+  const int64_t packed_size = g.rounded ? size / 2 : size;
+  Scratch<uint32_t> packed(packing.blocks() * packed_size * static_cast<int64_t>(sizeof(Element)) / 4);
   auto* blocks = reinterpret_cast<Element*>(packed.data());
   std::vector<int64_t> summands;
   for (int64_t i = 0; i < (transposed ? g.outputs : g.inputs); ++i) summands.push_back(packing.summand(i, g.taps()));
   parallel_ranges(packing.blocks(), 2 * size, [&](int64_t begin, int64_t end) {
     // Through Winograd's transform all places of a block's taps go at once.
     std::vector<float> taps(static_cast<size_t>(g.tile == 0 ? 0 : slabs * g.taps() * n));
+    std::vector<float> positions(static_cast<size_t>(g.rounded ? size : 0));
     for (int64_t block = begin; block < end; ++block) {
-      Element* out = blocks + block * size;
+      Element* out = blocks + block * packed_size;
       if (g.tile == 0) {
         std::fill_n(out, size, Element());
         pack(g, packing, summands, block, transposed, w, scale, out);
@@ -158,8 +162,13 @@ Scratch<uint32_t> packed_weights(const Grouped& g, bool transposed, const float*
       }
       std::ranges::fill(taps, 0.0f);
       pack(g, packing, summands, block, transposed, w, scale, taps.data());
+      if (g.rounded) {
+        winograd_of_taps(own, taps.data(), n, positions.data());
+        pair(size / (2 * packing.lanes()), positions.data(), packed.data() + block * packed_size);
+        continue;
+      }
       for (int64_t slab = 0; slab < slabs; ++slab)
-        winograd_of_taps(g, taps.data() + slab * g.taps() * n, n, out + slab * g.positions() * n);
+        winograd_of_taps(own, taps.data() + slab * g.taps() * n, n, out + slab * own.positions() * n);
     }
   });
   return packed;

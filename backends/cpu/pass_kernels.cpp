@@ -139,19 +139,28 @@ HWY_INLINE void with_rows_of(const ImageRows<T>& map, const Grouped& g, const fl
   f(ImageRows<float>::of_plane(g, plane));
 }
 
+// f(arithmetic) of filtering along rows for maps of T.
+template <class T, class F>
+HWY_INLINE void with_products([[maybe_unused]] const Grouped& g, F&& f) {
+#if MGIC_HAS_BF16_DOT
+  if constexpr (std::is_same_v<T, bf16>)
+    if (g.rounded) return f(Bf16());
+#endif
+  f(F32());
+}
+
 // The outputs of a bundle whose groups share a vector, whose first channel the rows begin at.
-template <class T, class Outputs>
-void filter_rows(const Grouped& g, const ImageRows<T>& in, const float* weights, int64_t bundle, int64_t y0, int64_t y1,
+template <class A, class T, class Outputs>
+void filter_rows(const Grouped& g, const ImageRows<T>& in, const void* weights, int64_t bundle, int64_t y0, int64_t y1,
                  NextBundles* next, Outputs& outputs) {
   const auto fetch = [next](int64_t pixels) HWY_ATTR {
     if (next != nullptr) next->fetch(pixels);
   };
   with_rows(g, [&](auto tile, auto n) HWY_ATTR {
     for (int u = 0; u < slab_vectors; ++u) {
-      const int64_t channel = u * lanes();
-      winograd_rows<tile.value, n.value>(g, in.from_channel(channel),
-                                         weights + (bundle * slab_channels + channel) * g.positions() * g.inputs, u, y0,
-                                         y1 - y0, fetch, outputs);
+      const int64_t channel = u * lanes(), first = bundle * slab_channels + channel;
+      const auto* own = static_cast<const typename A::Cell*>(weights) + first * g.positions() * A::cells(g.inputs);
+      winograd_rows<A, tile.value, n.value>(g, in.from_channel(channel), own, u, y0, y1 - y0, fetch, outputs);
     }
   });
 }
@@ -163,11 +172,12 @@ HWY_INLINE void compute_slab(const Grouped& g, const typename A::Cell* planes, i
                              const void* weights, int64_t bundle, int64_t slab, int64_t y0, int64_t y1,
                              NextBundles* next, float* block, Outputs& outputs) {
   if constexpr (!A::pairs)
-    if (g.in_rows) {
-      const auto* w = static_cast<const float*>(weights);
-      return with_rows_of(map, g, planes,
-                          [&](const auto& in) { filter_rows(g, in, w, bundle, y0, y1, next, outputs); });
-    }
+    if (g.in_rows)
+      return with_products<T>(g, [&](auto products) {
+        with_rows_of(map, g, planes, [&](const auto& in) {
+          filter_rows<decltype(products)>(g, in, weights, bundle, y0, y1, next, outputs);
+        });
+      });
   const int64_t step = block_rows<A>(g);
   for (int64_t y = y0; y < y1; y += step)
     compute_rows<A>(g, planes, plane, y0, static_cast<const typename A::Cell*>(weights), bundle, slab, y,
@@ -258,11 +268,13 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
     if (g.in_rows && g.whole_tiles())
       return with_rows_of(x_map, g, x_planes, [&](const auto& x) HWY_ATTR {
         with_rows_of(dy_map, g, dy_planes, [&](const auto& dy) HWY_ATTR {
-          with_rows(g, [&](auto tile, auto n) HWY_ATTR {
-            for (int64_t c = 0; c < slab_channels; c += lanes())
-              winograd_rows_weights<tile.value, n.value>(g, x.from_channel(c), dy.from_channel(c), rows,
-                                                         dw + (bundle * slab_channels + c) * g.positions() * g.inputs,
-                                                         fetch);
+          with_products<T>(g, [&](auto products) HWY_ATTR {
+            with_rows(g, [&](auto tile, auto n) HWY_ATTR {
+              for (int64_t c = 0; c < slab_channels; c += lanes())
+                winograd_rows_weights<decltype(products), tile.value, n.value>(
+                    g, x.from_channel(c), dy.from_channel(c), rows,
+                    dw + (bundle * slab_channels + c) * g.positions() * g.inputs, fetch);
+            });
           });
         });
       });

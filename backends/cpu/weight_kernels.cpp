@@ -6,6 +6,7 @@
 #include <hwy/foreach_target.h>
 // clang-format off
 #include "backends/cpu/simd-inl.h"
+#include "backends/cpu/winograd_points.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -24,13 +25,13 @@ HWY_INLINE void weights(V first, V middle, V last, V* t) {
     t[2] = hn::Mul(half, hn::Sub(ends, middle));
     t[3] = last;
   } else {
-    const V far = hn::MulAdd(hn::Set(d, 4), last, first), twice = hn::Add(middle, middle);
-    const V near_factor = hn::Set(d, -1.0f / 6), far_factor = hn::Set(d, 1.0f / 24);
-    t[0] = hn::Mul(hn::Set(d, 1.0f / 4), first);
-    t[1] = hn::Mul(near_factor, hn::Add(ends, middle));
-    t[2] = hn::Mul(near_factor, hn::Sub(ends, middle));
-    t[3] = hn::Mul(far_factor, hn::Add(far, twice));
-    t[4] = hn::Mul(far_factor, hn::Sub(far, twice));
+    const V near = hn::Set(d, winograd::near), far = hn::Set(d, winograd::far), scale = hn::Set(d, winograd::scale);
+    const V at_near = hn::MulAdd(far, first, hn::Mul(near, last)), at_far = hn::MulAdd(near, first, hn::Mul(far, last));
+    t[0] = first;
+    t[1] = hn::Neg(hn::Mul(scale, hn::Add(at_near, middle)));
+    t[2] = hn::Mul(scale, hn::Sub(middle, at_near));
+    t[3] = hn::Mul(scale, hn::Add(at_far, middle));
+    t[4] = hn::Mul(scale, hn::Sub(at_far, middle));
     t[5] = last;
   }
 }
@@ -46,13 +47,11 @@ HWY_INLINE void taps(const V* m, V* t) {
     t[1] = difference;
     t[2] = hn::Add(sum, m[3]);
   } else {
-    const V near_factor = hn::Set(d, -1.0f / 6);
-    const V sum = hn::Mul(near_factor, hn::Add(m[1], m[2])), difference = hn::Mul(near_factor, hn::Sub(m[1], m[2]));
-    const V sum2 = hn::Mul(hn::Set(d, 1.0f / 24), hn::Add(m[3], m[4])),
-            difference2 = hn::Mul(hn::Set(d, 1.0f / 12), hn::Sub(m[3], m[4]));
-    t[0] = hn::MulAdd(hn::Set(d, 1.0f / 4), m[0], hn::Add(sum, sum2));
-    t[1] = hn::Add(difference, difference2);
-    t[2] = hn::Add(hn::MulAdd(hn::Set(d, 4), sum2, sum), m[5]);
+    const V near = hn::Set(d, winograd::near), far = hn::Set(d, winograd::far), scale = hn::Set(d, winograd::scale);
+    const V at_near = hn::Add(m[1], m[2]), at_far = hn::Add(m[3], m[4]);
+    t[0] = hn::MulAdd(scale, hn::NegMulAdd(far, at_near, hn::Mul(near, at_far)), m[0]);
+    t[1] = hn::Mul(scale, hn::Add(hn::Sub(m[2], m[1]), hn::Sub(m[3], m[4])));
+    t[2] = hn::MulAdd(scale, hn::NegMulAdd(near, at_near, hn::Mul(far, at_far)), m[5]);
   }
 }
 
@@ -186,6 +185,15 @@ void turn_f32(int64_t, bool, int64_t, float*) {}
 void turn_back_f32(int64_t, int64_t, float*) {}
 #endif
 
+void pair_f32(int64_t count, const float* m, uint32_t* cells) {
+  const hn::ScalableTag<uint32_t> d;
+  for (int64_t c = 0; c < count; ++c, m += 2 * lanes(), cells += lanes()) {
+    const auto even = hn::PromoteTo(d, narrow(hn::LoadU(D(), m))),
+               odd = hn::PromoteTo(d, narrow(hn::LoadU(D(), m + lanes())));
+    hn::StoreU(hn::Or(even, hn::ShiftLeft<16>(odd)), d, cells);
+  }
+}
+
 // f(M, whether tiles are in rows).
 template <class F>
 HWY_INLINE void with_tile(const Grouped& g, F&& f) {
@@ -214,6 +222,7 @@ HWY_EXPORT(of_taps_bf16);
 HWY_EXPORT(back_to_taps);
 HWY_EXPORT(transpose_f32);
 HWY_EXPORT(turn_f32);
+HWY_EXPORT(pair_f32);
 HWY_EXPORT(turn_back_f32);
 
 }  // namespace
@@ -234,6 +243,7 @@ void transpose(const float* from, int64_t rows, int64_t columns, int64_t from_st
 void turn(int64_t n, bool transposed, int64_t count, float* m) {
   HWY_DYNAMIC_DISPATCH(turn_f32)(n, transposed, count, m);
 }
+void pair(int64_t count, const float* m, uint32_t* cells) { HWY_DYNAMIC_DISPATCH(pair_f32)(count, m, cells); }
 void turn_back(int64_t n, int64_t count, float* m) { HWY_DYNAMIC_DISPATCH(turn_back_f32)(n, count, m); }
 
 }  // namespace mgic::cpu

@@ -22,7 +22,9 @@ void transpose(const float* from, int64_t rows, int64_t columns, int64_t from_st
 // lanes) each, where row o has the weights of every group's output o, or for gradients of the input those from its
 // channel o, the vectors of all turns; in place.
 void turn(int64_t n, bool transposed, int64_t count, float* m);
-// And the rows of outputs from vectors of turns.
+// Of `count` pairs of neighbouring vectors, the cells of both, rounded to bf16.
+void pair(int64_t count, const float* m, uint32_t* cells);
+// The rows of outputs from vectors of turns.
 void turn_back(int64_t n, int64_t count, float* m);
 
 }  // namespace mgic::cpu

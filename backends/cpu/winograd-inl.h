@@ -17,13 +17,15 @@
 #endif
 
 #include "backends/cpu/grouped-inl.h"
+#include "backends/cpu/winograd_points.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mgic::cpu::HWY_NAMESPACE {
 
-// The transforms along one dimension, with the points 0, ±1, ∞ and for M = 4 also ±2: t = Bᵀ d of M + 2 inputs, y = Aᵀ
-// m of as many products, and t = A y of the gradients of M outputs. Results come in pairs, of the points 0 and ∞, 1 and
-// −1, 2 and −2, which share most of their arithmetic; d(k) and y(k) are asked for where a pair depends on them.
+// The transforms along one dimension, with the points 0, ±1, ∞, or for M = 4 those of winograd_points.h: t = Bᵀ d of
+// M + 2 inputs, y = Aᵀ m of as many products, and t = A y of the gradients of M outputs. Results come in pairs, of the
+// points 0 and ∞, and of a point and its negative, which share most of their arithmetic; d(k) and y(k) are asked for
+// where a pair depends on them.
 template <int M>
 struct Filtering;
 template <>
@@ -56,41 +58,43 @@ template <>
 struct Filtering<4> {
   static constexpr int pairs = 3;
   static constexpr int places[pairs][2] = {{0, 5}, {1, 2}, {3, 4}};
+  // The point of a pair that is not 0, and the other such.
+  template <int pair>
+  static constexpr float point = pair == 1 ? winograd::near : winograd::far;
+  template <int pair>
+  static constexpr float other = pair == 1 ? winograd::far : winograd::near;
   template <int pair, class F>
   static HWY_INLINE void inputs(F&& d, V& t0, V& t1) {
     const D f;
-    const V two = hn::Set(f, 2), four = hn::Set(f, 4), five = hn::Set(f, 5);
     if constexpr (pair == 0) {
-      t0 = hn::MulAdd(four, d(0), hn::NegMulAdd(five, d(2), d(4)));
-      t1 = hn::MulAdd(four, d(1), hn::NegMulAdd(five, d(3), d(5)));
-    } else if constexpr (pair == 1) {
-      const V even = hn::NegMulAdd(four, d(2), d(4)), odd = hn::NegMulAdd(four, d(1), d(3));
-      t0 = hn::Add(even, odd);
-      t1 = hn::Sub(even, odd);
+      const V squares = hn::Set(f, winograd::near * winograd::near + winograd::far * winograd::far);
+      t0 = hn::NegMulAdd(squares, d(2), hn::Add(d(0), d(4)));
+      t1 = hn::NegMulAdd(squares, d(3), hn::Add(d(1), d(5)));
     } else {
-      const V even = hn::Sub(d(4), d(2)), odd = hn::Sub(d(3), d(1));
-      t0 = hn::MulAdd(two, odd, even);
-      t1 = hn::NegMulAdd(two, odd, even);
+      const V square = hn::Set(f, other<pair> * other<pair>), own = hn::Set(f, point<pair>);
+      const V even = hn::NegMulAdd(square, d(2), d(4)), odd = hn::NegMulAdd(square, d(1), d(3));
+      t0 = hn::MulAdd(own, odd, even);
+      t1 = hn::NegMulAdd(own, odd, even);
     }
   }
   template <class Vec>
   static HWY_INLINE void outputs(const Vec* m, Vec* y) {
     const hn::DFromV<Vec> d;
-    y[0] = hn::Add(hn::Add(m[0], m[2]), m[4]);
-    y[1] = hn::MulAdd(hn::Set(d, 2), m[5], m[3]);
-    y[2] = hn::MulAdd(hn::Set(d, 4), m[4], m[2]);
-    y[3] = hn::Add(hn::MulAdd(hn::Set(d, 8), m[5], m[3]), m[1]);
+    const Vec near = hn::Set(d, winograd::near), far = hn::Set(d, winograd::far);
+    y[0] = hn::MulAdd(far, m[2], hn::MulAdd(near, m[4], m[0]));
+    y[1] = hn::Add(m[3], m[5]);
+    y[2] = hn::MulAdd(near, m[2], hn::Mul(far, m[4]));
+    y[3] = hn::MulAdd(hn::Mul(near, near), m[3], hn::MulAdd(hn::Mul(far, far), m[5], m[1]));
   }
   template <int pair, class F>
   static HWY_INLINE void gradients(F&& y, V& t0, V& t1) {
     const D f;
-    const V two = hn::Set(f, 2), four = hn::Set(f, 4);
     if constexpr (pair == 0) {
       t0 = y(0);
       t1 = y(3);
     } else {
-      const V even = pair == 1 ? hn::Add(y(0), y(2)) : hn::MulAdd(four, y(2), y(0));
-      const V odd = pair == 1 ? hn::Add(y(1), y(3)) : hn::Mul(two, hn::MulAdd(four, y(3), y(1)));
+      const V own = hn::Set(f, point<pair>), inverse = hn::Set(f, other<pair>);
+      const V even = hn::MulAdd(inverse, y(0), hn::Mul(own, y(2))), odd = hn::MulAdd(hn::Mul(own, own), y(3), y(1));
       t0 = hn::Add(even, odd);
       t1 = hn::Sub(even, odd);
     }

@@ -3,6 +3,10 @@
 //
 //   y[r] = Aᵀ Σ_u Σ_c (G w[u, c]) ⊙ (Bᵀ x[r + u, c])     y[r] M outputs of a row, x[r] M + 2 inputs, w[u] a row of taps
 //
+// Products are in f32 or, where transformed values are rounded, in pairs of bf16: of a group's neighbouring channels
+// for outputs, of neighbouring tiles for gradients of weights. Along one dimension the larger tiles are exact enough
+// for that: results are off by 0.5 % in the root mean square, as much as those of the smaller square ones.
+//
 // Tiles of M × M (winograd-inl.h) take fewer products still, but with so few channels it is the way to and from the
 // products that takes the time. Here a row is transformed once for the three rows of outputs that read it, and a window
 // of such rows moves down the image within the first cache. Since a value is read once, it is read from the map itself
@@ -21,27 +25,44 @@ namespace mgic::cpu::HWY_NAMESPACE {
 
 // Groups of n channels side by side in a vector. Its lane l holds, for turn k = 0 … n/2 − 1 and for the even and the
 // odd channel c of l's pair, the weight between c and the output whose lane is l ^ 2k: products need no shuffle, since
-// a load puts c into both lanes of its pair, and sums of a turn are turned once, when they are complete.
+// a load puts c into both lanes of its pair, and sums of a turn are turned once, when they are complete. In pairs of
+// bf16, both weights share a cell, and both channels the cells of their two lanes.
 template <int n>
 struct SharedGroups {
   static constexpr int turns = n / 2;
+  // Vectors that a tile's factors are loaded as, and that hold a position's weights.
+  template <class A>
+  static constexpr int halves = A::pairs ? 1 : 2;
+  template <class A>
+  static constexpr int weights = turns* halves<A>;
 #if HWY_TARGET != HWY_SCALAR
 
-  // The channels at p, of each pair the even one twice, or the odd one. On x86 that is the load's own work, if the
+  // The cells at p, of each pair the even one twice, or the odd one. On x86 that is the load's own work, if the
   // compiler is kept from making a load and a shuffle of it.
-  static HWY_INLINE V twice(int odd, const float* p) {
+  template <class Cell>
+  static HWY_INLINE auto twice(int odd, const Cell* p) {
+    const hn::ScalableTag<Cell> d;
+    const auto* from = reinterpret_cast<const float*>(p);
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
     V v;
     using Memory = const float(*)[hn::MaxLanes(D())];
     if (odd)
-      asm("vmovshdup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
+      asm("vmovshdup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(from)));
     else
-      asm("vmovsldup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(p)));
-    return v;
+      asm("vmovsldup %1, %0" : "=v"(v.raw) : "m"(*reinterpret_cast<Memory>(from)));
+    return hn::BitCast(d, v);
 #else
-    const V v = hn::LoadU(D(), p);
-    return odd ? hn::DupOdd(v) : hn::DupEven(v);
+    const V v = hn::LoadU(D(), from);
+    return hn::BitCast(d, odd ? hn::DupOdd(v) : hn::DupEven(v));
 #endif
+  }
+  // Half of a tile's factors: the even ones or the odd ones, or, of pairs, all.
+  template <class A>
+  static HWY_INLINE auto factors([[maybe_unused]] int odd, const typename A::Cell* p) {
+    if constexpr (A::pairs)
+      return A::load(D(), p);
+    else
+      return twice(odd, p);
   }
   // The sums of all turns, as one.
   static HWY_INLINE V joined(const V* sum) {
@@ -50,7 +71,8 @@ struct SharedGroups {
     return v;
   }
   // A vector in all its turns.
-  static HWY_INLINE void turn(V v, V* out) {
+  template <class Vector>
+  static HWY_INLINE void turn(Vector v, Vector* out) {
     out[0] = v;
     out[1] = turned<2>(v);
     if constexpr (turns > 2) {
@@ -89,17 +111,72 @@ struct ImageRows {
   }
 };
 
+// What tiles become for products of outputs: a vector each, as numbers, or as pairs of channels in both of their lanes.
+template <class A>
+struct RowFactors {
+  static int64_t vectors(int64_t tiles) { return tiles; }
+  // All positions of tile t of so many go to their places in a row; positions lie so many cells apart.
+  template <int side>
+  HWY_INLINE void put(const V* v, int64_t t, int64_t, float* row, int64_t position) {
+#pragma GCC unroll 6
+    for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), row + t * lanes() + p * position);
+  }
+};
+// And for gradients of weights: as numbers, or as pairs of neighbouring tiles, of which the last may have none.
+template <class A>
+struct RowSummands : RowFactors<A> {};
+#if MGIC_HAS_BF16_DOT
+template <>
+struct RowFactors<Bf16> {
+  static int64_t vectors(int64_t tiles) { return tiles; }
+  template <int side>
+  HWY_INLINE void put(const V* v, int64_t t, int64_t, uint32_t* row, int64_t position) {
+    const Bf16::U d;
+    const auto twice = hn::IndicesFromVec(d, hn::ShiftRight<1>(hn::Iota(d, 0)));
+#pragma GCC unroll 6
+    for (int p = 0; p < side; ++p) {
+      const auto pairs = hn::ZeroExtendVector(d, hn::BitCast(hn::Half<Bf16::U>(), narrow(v[p])));
+      hn::StoreU(hn::TableLookupLanes(pairs, twice), d, row + t * lanes() + p * position);
+    }
+  }
+};
+template <>
+struct RowSummands<Bf16> {
+  HWY_INLINE RowSummands() {
+    for (V& v : before) v = hn::Zero(D());
+  }
+  static int64_t vectors(int64_t tiles) { return (tiles + 1) / 2; }
+  template <int side>
+  HWY_INLINE void put(const V* v, int64_t t, int64_t tiles, uint32_t* row, int64_t position) {
+    if (t % 2 == 0 && t + 1 < tiles) {
+#pragma GCC unroll 6
+      for (int p = 0; p < side; ++p) before[p] = v[p];
+      return;
+    }
+#pragma GCC unroll 6
+    for (int p = 0; p < side; ++p) {
+      const auto both = t % 2 == 0 ? Bf16::round_two(v[p], hn::Zero(D())) : Bf16::round_two(before[p], v[p]);
+      hn::StoreU(Bf16::pair(both), Bf16::U(), row + t / 2 * lanes() + p * position);
+    }
+  }
+
+ private:
+  V before[6];
+};
+#endif
+
 // Blocks of rows of some tiles side by side, in one vector of channels.
-template <int M>
+template <class A, int M>
 struct RowTiles {
+  using Cell = typename A::Cell;
   static constexpr int side = M + 2;
   // Tiles of a row, or of which products are taken at a time; and of a block of outputs. With twice as large blocks,
   // gradients of weights took 5 to 10 % longer: what is read passes through the same cache.
   static constexpr int64_t widest = 8, most = 2 * widest;
   static constexpr int64_t vector = hn::MaxLanes(D()), input = (most + 2 * widest) * vector;
-  HWY_ALIGN float inputs[side * input];  // (positions, rows, tiles, lanes), two rows more than there are of outputs
+  HWY_ALIGN Cell inputs[side * input];  // (positions, rows, vectors, lanes), two rows more than there are of outputs
   union {
-    HWY_ALIGN float gradients[side * most * vector];   // (positions, rows, tiles, lanes)
+    HWY_ALIGN Cell gradients[side * most * vector];    // (positions, rows, vectors, lanes)
     HWY_ALIGN float products[side * widest * vector];  // (positions, tiles, lanes)
   };
 
@@ -112,33 +189,32 @@ struct RowTiles {
       for (int64_t y = top, end = std::min(top + height, rows); y < end; y += at_once)
         f(y, std::min(at_once, end - y), y > top);
   }
-  // The inputs of a block of `rows` rows from row y on, from column x on; where it follows another one, the last two
-  // rows of that, which was as high as blocks are, become the first two.
-  template <class T, class Meanwhile>
+  // The inputs of a block of `rows` rows from row y on, from column x on, as Kind has them; where it follows another
+  // one, the last two rows of that, which was as high as blocks are, become the first two.
+  template <class Kind, class T, class Meanwhile>
   HWY_NOINLINE void put_inputs(const Grouped& g, const ImageRows<T>& in, int64_t y, int64_t x, int64_t rows,
                                int64_t tiles, bool follows, Meanwhile&& meanwhile) {
-    const int64_t kept = 2 * tiles * lanes();
+    const int64_t length = Kind::vectors(tiles) * lanes();
     if (follows)
       for (int p = 0; p < side; ++p)
-        std::copy_n(inputs + p * input + most / tiles * tiles * lanes(), kept, inputs + p * input);
+        std::copy_n(inputs + p * input + most / tiles * length, 2 * length, inputs + p * input);
     static constexpr T zeros[hn::MaxLanes(D())] = {};
     const bool left = in.bordered || x > 0, right = in.bordered || x + tiles * M < g.width;
     for (int64_t row = follows ? 2 : 0; row < rows + 2; ++row) {
       const bool there = in.has(g, y, row - 1);
       const int64_t pixel = there ? in.pixel : 0;
       const T* from = there ? in.at(g, y) + (row - 1) * in.row + x * pixel : zeros;
-      float* to = inputs + row * tiles * lanes();
+      Kind kind;
       V d[side];
       d[0] = Whole().load(left ? from - pixel : zeros);
       d[1] = Whole().load(from);
-      for (int64_t t = 0; t < tiles; ++t, from += M * pixel, to += lanes()) {
+      for (int64_t t = 0; t < tiles; ++t, from += M * pixel) {
         V v[side];
 #pragma GCC unroll 4
         for (int i = 2; i < side - 1; ++i) d[i] = Whole().load(from + (i - 1) * pixel);
         d[side - 1] = Whole().load(right || t + 1 < tiles ? from + M * pixel : zeros);
         all_inputs<M>(d, v);
-#pragma GCC unroll 6
-        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * input);
+        kind.template put<side>(v, t, tiles, inputs + row * length, input);
         d[0] = d[M];
         d[1] = d[M + 1];
         meanwhile(1);
@@ -149,16 +225,17 @@ struct RowTiles {
   template <class T, class Meanwhile>
   HWY_NOINLINE void put_gradients(const Grouped& g, const ImageRows<T>& in, int64_t y, int64_t x, int64_t rows,
                                   int64_t tiles, Meanwhile&& meanwhile) {
-    float* to = gradients;
+    using Kind = RowSummands<A>;
+    const int64_t length = Kind::vectors(tiles) * lanes();
     for (int64_t row = 0; row < rows; ++row) {
       const T* from = in.at(g, y) + row * in.row + x * in.pixel;
-      for (int64_t t = 0; t < tiles; ++t, from += M * in.pixel, to += lanes()) {
+      Kind kind;
+      for (int64_t t = 0; t < tiles; ++t, from += M * in.pixel) {
         V dy[M], v[side];
 #pragma GCC unroll 4
         for (int i = 0; i < M; ++i) dy[i] = Whole().load(from + i * in.pixel);
         all_gradients<M>(dy, v);
-#pragma GCC unroll 6
-        for (int p = 0; p < side; ++p) hn::StoreU(v[p], D(), to + p * most * lanes());
+        kind.template put<side>(v, t, tiles, gradients + row * length, most * lanes());
         meanwhile(1);
       }
     }
@@ -168,27 +245,30 @@ struct RowTiles {
 // f(first tile, tiles) for the pieces of a row that are taken at a time.
 template <int M, class F>
 HWY_INLINE void each_piece_of_row(int64_t width, F&& f) {
-  const int64_t in_row = (width + M - 1) / M, pieces = (in_row + RowTiles<M>::widest - 1) / RowTiles<M>::widest;
+  constexpr int64_t widest = RowTiles<F32, M>::widest;
+  const int64_t in_row = (width + M - 1) / M, pieces = (in_row + widest - 1) / widest;
   for (int64_t piece = 0; piece < pieces; ++piece) {
     const int64_t begin = in_row * piece / pieces;
     f(begin, in_row * (piece + 1) / pieces - begin);
   }
 }
 
-// The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, n, lanes), go to
-// their places, where those of tile `from` are the first; returns the first tile that is left.
-template <int M, int n, int N, class Meanwhile>
-HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTRICT w, int64_t from, int64_t first,
-                                      int64_t last, int64_t in_row, Meanwhile&& meanwhile) {
+// The products of tiles [first, last), N at a time, at all positions, with weights w (3, positions, turns, cells,
+// lanes), go to their places, where those of tile `from` are the first; returns the first tile that is left.
+template <int n, int N, class A, int M, class Meanwhile>
+HWY_NOINLINE int64_t put_row_products(RowTiles<A, M>& tiles, const typename A::Cell* HWY_RESTRICT w, int64_t from,
+                                      int64_t first, int64_t last, int64_t in_row, Meanwhile&& meanwhile) {
   using Groups = SharedGroups<n>;
+  using Cell = typename A::Cell;
   const D d;
-  constexpr int64_t lanes = hn::MaxLanes(d), row_of_weights = (M + 2) * n * lanes;
+  constexpr int halves = Groups::template halves<A>;
+  constexpr int64_t lanes = hn::MaxLanes(d), position = Groups::template weights<A> * lanes;
   const int64_t end = last - (last - first) % N;
   if (end == first) return first;
-  for (int p = 0; p < M + 2; ++p, w += n * lanes) {
+  for (int p = 0; p < M + 2; ++p, w += position) {
     meanwhile(M * (end - first) / (M + 2) + 1);
     for (int64_t t = first; t < end; t += N) {
-      const float* HWY_RESTRICT x = tiles.inputs + p * tiles.input + t * lanes;
+      const Cell* HWY_RESTRICT x = tiles.inputs + p * tiles.input + t * lanes;
       V sum[N][Groups::turns];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i)
@@ -196,17 +276,17 @@ HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTR
         for (int k = 0; k < Groups::turns; ++k) sum[i][k] = hn::Zero(d);
 #pragma GCC unroll 1
       for (int u = 0; u < 3; ++u, x += in_row * lanes) {
-        const float* HWY_RESTRICT own = w + u * row_of_weights;
+        const Cell* HWY_RESTRICT own = w + u * (M + 2) * position;
 #pragma GCC unroll 2
-        for (int odd = 0; odd < 2; ++odd) {
-          V values[N];
+        for (int odd = 0; odd < halves; ++odd) {
+          Cells<A> values[N];
 #pragma GCC unroll 8
-          for (int i = 0; i < N; ++i) values[i] = Groups::twice(odd, x + i * lanes);
+          for (int i = 0; i < N; ++i) values[i] = Groups::template factors<A>(odd, x + i * lanes);
 #pragma GCC unroll 4
           for (int k = 0; k < Groups::turns; ++k) {
-            const V weights = hn::LoadU(d, own + (2 * k + odd) * lanes);
+            const Cells<A> weights = A::load(d, own + (halves * k + odd) * lanes);
 #pragma GCC unroll 8
-            for (int i = 0; i < N; ++i) sum[i][k] = hn::MulAdd(weights, values[i], sum[i][k]);
+            for (int i = 0; i < N; ++i) sum[i][k] = A::step(d, sum[i][k], weights, values[i]);
           }
         }
       }
@@ -220,8 +300,8 @@ HWY_NOINLINE int64_t put_row_products(RowTiles<M>& tiles, const float* HWY_RESTR
 
 // The outputs of those tiles, `in_row` to a row, of which `columns` columns lie in the image, go to outputs.put(place,
 // u, v) (outputs-inl.h); the first tile of the block is at (y, x).
-template <int M, class Outputs>
-HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<M>& tiles, int64_t first, int64_t last, int64_t in_row,
+template <class A, int M, class Outputs>
+HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<A, M>& tiles, int64_t first, int64_t last, int64_t in_row,
                                               int64_t columns, int64_t y, int64_t x, int u, Outputs& outputs) {
   int64_t row = y + first / in_row, column = first % in_row * M;
   for (int64_t t = first; t < last; ++t) {
@@ -248,21 +328,21 @@ HWY_NOINLINE HWY_FLATTEN void put_row_outputs(const RowTiles<M>& tiles, int64_t 
 // All outputs of `rows` rows in vector u of a slab, from row y of the image on, the first of `in`. A tile at the end of
 // rows that are no multiple of M reads pixels behind them, which meet only outputs that are not put. meanwhile(pixels)
 // is called many times, with the share of the outputs that is done.
-template <int M, int n, class T, class Meanwhile, class Outputs>
-HWY_INLINE void winograd_rows(const Grouped& g, const ImageRows<T>& in, const float* w, int u, int64_t y, int64_t rows,
-                              Meanwhile&& meanwhile, Outputs& outputs) {
-  constexpr int64_t at_once = RowTiles<M>::widest;
+template <class A, int M, int n, class T, class Meanwhile, class Outputs>
+HWY_INLINE void winograd_rows(const Grouped& g, const ImageRows<T>& in, const typename A::Cell* w, int u, int64_t y,
+                              int64_t rows, Meanwhile&& meanwhile, Outputs& outputs) {
   // As many sums as hide their latency and leave registers for the rest.
   constexpr int N = (many_registers ? 16 : 8) / SharedGroups<n>::turns;
-  RowTiles<M> tiles;
+  RowTiles<A, M> tiles;
+  constexpr int64_t at_once = tiles.widest;
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.put_inputs(g, in, row, M * begin, count, in_row, follows, [](int64_t) {});
+      tiles.template put_inputs<RowFactors<A> >(g, in, row, M * begin, count, in_row, follows, [](int64_t) {});
       for (int64_t first = 0; first < count * in_row; first += at_once) {
         const int64_t last = std::min(first + at_once, count * in_row);
-        int64_t left = put_row_products<M, n, N>(tiles, w, first, first, last, in_row, meanwhile);
-        if (left < last) left = put_row_products<M, n, N / 2>(tiles, w, first, left, last, in_row, meanwhile);
-        if (left < last) put_row_products<M, n, 1>(tiles, w, first, left, last, in_row, meanwhile);
+        int64_t left = put_row_products<n, N>(tiles, w, first, first, last, in_row, meanwhile);
+        if (left < last) left = put_row_products<n, N / 2>(tiles, w, first, left, last, in_row, meanwhile);
+        if (left < last) put_row_products<n, 1>(tiles, w, first, left, last, in_row, meanwhile);
         put_row_outputs(tiles, first, last, in_row, g.width - M * begin, y + row, M * begin, u, outputs);
       }
     };
@@ -270,11 +350,13 @@ HWY_INLINE void winograd_rows(const Grouped& g, const ImageRows<T>& in, const fl
   });
 }
 
-// dw[u, p, n, lanes] += the products of a block's inputs and gradients at position p, for all three rows of taps.
-template <int M, int n, class Meanwhile>
-HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int64_t in_row, float* HWY_RESTRICT dw,
+// dw[u, p, n, lanes] += the products of a block's inputs and gradients at position p, of so many vectors, `in_row` a
+// row, for all three rows of taps.
+template <int n, class A, int M, class Meanwhile>
+HWY_NOINLINE void row_outer(const RowTiles<A, M>& tiles, int p, int64_t count, int64_t in_row, float* HWY_RESTRICT dw,
                             Meanwhile&& meanwhile) {
   using Groups = SharedGroups<n>;
+  using Cell = typename A::Cell;
   const D d;
   constexpr int64_t lanes = hn::MaxLanes(d);
   const auto place = [&](int u, int k) { return dw + ((u * (M + 2) + p) * n + k) * lanes; };
@@ -283,20 +365,21 @@ HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int6
   for (int u = 0; u < 3; ++u)
 #pragma GCC unroll 8
     for (int k = 0; k < n; ++k) sum[u][k] = hn::LoadU(d, place(u, k));
-  const float *HWY_RESTRICT x = tiles.inputs + p * tiles.input,
-                            *HWY_RESTRICT dy = tiles.gradients + p * tiles.most * lanes;
+  const Cell *HWY_RESTRICT x = tiles.inputs + p * tiles.input,
+                           *HWY_RESTRICT dy = tiles.gradients + p * tiles.most * lanes;
   for (int64_t t = 0; t < count; ++t, x += lanes, dy += lanes) {
-    if (t % 8 == 0) meanwhile(8 * (M - 2) / (M + 2) + 1);  // the transforms have told of two pixels a tile
-    V turns[Groups::turns];
-    Groups::turn(hn::LoadU(d, dy), turns);
+    // The transforms have told of two pixels a tile.
+    if (t % 8 == 0) meanwhile((A::pairs ? 16 : 8) * (M - 2) / (M + 2) + 1);
+    Cells<A> turns[Groups::turns];
+    Groups::turn(A::load(d, dy), turns);
 #pragma GCC unroll 3
     for (int u = 0; u < 3; ++u) {
-      const float* of_row = x + u * in_row * lanes;
-      const V even = Groups::twice(0, of_row), odd = Groups::twice(1, of_row);
+      const Cell* of_row = x + u * in_row * lanes;
+      const Cells<A> even = Groups::twice(0, of_row), odd = Groups::twice(1, of_row);
 #pragma GCC unroll 4
       for (int k = 0; k < Groups::turns; ++k) {
-        sum[u][2 * k] = hn::MulAdd(even, turns[k], sum[u][2 * k]);
-        sum[u][2 * k + 1] = hn::MulAdd(odd, turns[k], sum[u][2 * k + 1]);
+        sum[u][2 * k] = A::step(d, sum[u][2 * k], even, turns[k]);
+        sum[u][2 * k + 1] = A::step(d, sum[u][2 * k + 1], odd, turns[k]);
       }
     }
   }
@@ -308,15 +391,17 @@ HWY_NOINLINE void row_outer(const RowTiles<M>& tiles, int p, int64_t count, int6
 
 // The gradient of the weights of a vector of channels, from `rows` rows of the inputs and of the gradients: whole
 // tiles. dw is (3, positions, n, lanes). meanwhile(pixels) as in winograd_rows().
-template <int M, int n, class T, class U, class Meanwhile>
+template <class A, int M, int n, class T, class U, class Meanwhile>
 HWY_INLINE void winograd_rows_weights(const Grouped& g, const ImageRows<T>& x, const ImageRows<U>& dy, int64_t rows,
                                       float* dw, Meanwhile&& meanwhile) {
-  RowTiles<M> tiles;
+  using Kind = RowSummands<A>;
+  RowTiles<A, M> tiles;
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
     const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.put_inputs(g, x, row, M * begin, count, in_row, follows, meanwhile);
+      tiles.template put_inputs<Kind>(g, x, row, M * begin, count, in_row, follows, meanwhile);
       tiles.put_gradients(g, dy, row, M * begin, count, in_row, meanwhile);
-      for (int p = 0; p < M + 2; ++p) row_outer<M, n>(tiles, p, count * in_row, in_row, dw, meanwhile);
+      const int64_t vectors = Kind::vectors(in_row);
+      for (int p = 0; p < M + 2; ++p) row_outer<n>(tiles, p, count * vectors, vectors, dw, meanwhile);
     };
     tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
   });
