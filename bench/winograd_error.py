@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How far Winograd's filtering F(M×M, 3×3) is off the plain sum, in f32 and in bf16: bench/winograd_error.py [CHANNELS]
+"""How far Winograd's filtering is off the plain sum, in f32 and in bf16: bench/winograd_error.py [CHANNELS]
 
 Random tiles and weights; the error's root mean square over that of the result. In bf16 the transformed values are rounded,
 as the kernels do it (backends/cpu/winograd-inl.h), and sums are in f64. Needs numpy.
@@ -39,12 +39,16 @@ def both_ways(matrix, x):
     return np.einsum("pi,...ij,qj->...pq", np.array(matrix, float), x, np.array(matrix, float))
 
 
-def plain(x, w, m):
-    y = np.zeros((len(x), len(w), m, m))
+def plain(x, w, rows, columns):
+    y = np.zeros((len(x), len(w), rows, columns))
     for u in range(3):
         for v in range(3):
-            y += np.einsum("tcij,oc->toij", x[:, :, u:u + m, v:v + m], w[:, :, u, v])
+            y += np.einsum("tcij,oc->toij", x[:, :, u:u + rows, v:v + columns], w[:, :, u, v])
     return y
+
+
+def off(y, exact):
+    return np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact ** 2))
 
 
 def main():
@@ -56,9 +60,11 @@ def main():
             x = rounded(rng.uniform(-2, 2, (512, channels, m + 2, m + 2)))
             w = to_f32(rng.uniform(-0.5, 0.5, (16, channels, 3, 3)))
             products = np.einsum("tcpq,ocpq->topq", rounded(both_ways(inputs, x)), rounded(both_ways(weights, w)))
-            exact = plain(x, w, m)
-            error = both_ways(outputs, products) - exact
-            print(f"  {name:4}  F({m}×{m}, 3×3)  {np.sqrt(np.mean(error ** 2) / np.mean(exact ** 2)):.1e}")
+            print(f"  {name:4}  F({m}×{m}, 3×3)  {off(both_ways(outputs, products), plain(x, w, m, m)):.1e}")
+            # A row of outputs, of three rows of inputs (backends/cpu/winograd_rows-inl.h).
+            x = x[:, :, :3]
+            products = np.einsum("tcuq,ocuq->toq", rounded(x @ np.array(inputs).T), rounded(w @ np.array(weights).T))
+            print(f"  {name:4}  F({m}, 3) a row  {off(products @ np.array(outputs).T, plain(x, w, 1, m)[:, :, 0]):.1e}")
 
 
 if __name__ == "__main__":
