@@ -165,6 +165,14 @@ struct RowSummands<Bf16> {
 };
 #endif
 
+// Rows of an image from row y of its plane on, and whether they follow others of it; and, side by side with them, the
+// same rows of the next images.
+struct RowBlock {
+  int64_t y, rows;
+  bool follows;
+  int64_t images;
+};
+
 // Blocks of rows of some tiles side by side, in one vector of channels.
 template <class A, int M>
 struct RowTiles {
@@ -180,63 +188,71 @@ struct RowTiles {
     HWY_ALIGN float products[side * widest * vector];  // (positions, tiles, lanes)
   };
 
-  // f(row, rows, whether it follows another one of the same image) for the blocks of `rows` rows of the planes' images,
-  // each of `height` rows.
+  // f(block) for the blocks of the planes' images, each of `height` rows, of which there are so many in all. Of small
+  // images some, at most so many, share a block.
   template <class F>
-  static HWY_INLINE void each_block(int64_t rows, int64_t height, int64_t tiles, F&& f) {
+  static HWY_INLINE void each_block(int64_t rows, int64_t height, int64_t tiles, int64_t images, F&& f) {
     const int64_t at_once = most / tiles;
-    for (int64_t top = 0; top < rows; top += height)
-      for (int64_t y = top, end = std::min(top + height, rows); y < end; y += at_once)
-        f(y, std::min(at_once, end - y), y > top);
+    images = std::clamp<int64_t>(std::min(at_once / height, widest / tiles), 1, images);
+    for (int64_t top = 0; top < rows; top += images * height) {
+      const int64_t end = std::min(top + height, rows), own = std::min(images, (rows - top + height - 1) / height);
+      for (int64_t y = top; y < end; y += at_once) f(RowBlock{y, std::min(at_once, end - y), y > top, own});
+    }
   }
-  // The inputs of a block of `rows` rows from row y on, from column x on, as Kind has them; where it follows another
+
+  // The inputs of a block, so many tiles a row and image from column x on, as Kind has them; where it follows another
   // one, the last two rows of that, which was as high as blocks are, become the first two.
   template <class Kind, class T, class Meanwhile>
-  HWY_NOINLINE void put_inputs(const Grouped& g, const ImageRows<T>& in, int64_t y, int64_t x, int64_t rows,
-                               int64_t tiles, bool follows, Meanwhile&& meanwhile) {
-    const int64_t length = Kind::vectors(tiles) * lanes();
-    if (follows)
+  HWY_NOINLINE void put_inputs(const Grouped& g, const ImageRows<T>& in, const RowBlock& block, int64_t x,
+                               int64_t tiles, Meanwhile&& meanwhile) {
+    const int64_t all = block.images * tiles, length = Kind::vectors(all) * lanes();
+    if (block.follows)
       for (int p = 0; p < side; ++p)
         std::copy_n(inputs + p * input + most / tiles * length, 2 * length, inputs + p * input);
     static constexpr T zeros[hn::MaxLanes(D())] = {};
     const bool left = in.bordered || x > 0, right = in.bordered || x + tiles * M < g.width;
-    for (int64_t row = follows ? 2 : 0; row < rows + 2; ++row) {
-      const bool there = in.has(g, y, row - 1);
-      const int64_t pixel = there ? in.pixel : 0;
-      const T* from = there ? in.at(g, y) + (row - 1) * in.row + x * pixel : zeros;
+    for (int64_t row = block.follows ? 2 : 0; row < block.rows + 2; ++row) {
       Kind kind;
-      V d[side];
-      d[0] = Whole().load(left ? from - pixel : zeros);
-      d[1] = Whole().load(from);
-      for (int64_t t = 0; t < tiles; ++t, from += M * pixel) {
-        V v[side];
+      for (int64_t image = 0; image < block.images; ++image) {
+        const int64_t y = block.y + image * g.height;
+        const bool there = in.has(g, y, row - 1);
+        const int64_t pixel = there ? in.pixel : 0;
+        const T* from = there ? in.at(g, y) + (row - 1) * in.row + x * pixel : zeros;
+        V d[side];
+        d[0] = Whole().load(left ? from - pixel : zeros);
+        d[1] = Whole().load(from);
+        for (int64_t t = 0; t < tiles; ++t, from += M * pixel) {
+          V v[side];
 #pragma GCC unroll 4
-        for (int i = 2; i < side - 1; ++i) d[i] = Whole().load(from + (i - 1) * pixel);
-        d[side - 1] = Whole().load(right || t + 1 < tiles ? from + M * pixel : zeros);
-        all_inputs<M>(d, v);
-        kind.template put<side>(v, t, tiles, inputs + row * length, input);
-        d[0] = d[M];
-        d[1] = d[M + 1];
-        meanwhile(1);
+          for (int i = 2; i < side - 1; ++i) d[i] = Whole().load(from + (i - 1) * pixel);
+          d[side - 1] = Whole().load(right || t + 1 < tiles ? from + M * pixel : zeros);
+          all_inputs<M>(d, v);
+          kind.template put<side>(v, image * tiles + t, all, inputs + row * length, input);
+          d[0] = d[M];
+          d[1] = d[M + 1];
+          meanwhile(1);
+        }
       }
     }
   }
   // Gradients of the outputs in that block.
   template <class T, class Meanwhile>
-  HWY_NOINLINE void put_gradients(const Grouped& g, const ImageRows<T>& in, int64_t y, int64_t x, int64_t rows,
+  HWY_NOINLINE void put_gradients(const Grouped& g, const ImageRows<T>& in, const RowBlock& block, int64_t x,
                                   int64_t tiles, Meanwhile&& meanwhile) {
     using Kind = RowSummands<A>;
-    const int64_t length = Kind::vectors(tiles) * lanes();
-    for (int64_t row = 0; row < rows; ++row) {
-      const T* from = in.at(g, y) + row * in.row + x * in.pixel;
+    const int64_t all = block.images * tiles, length = Kind::vectors(all) * lanes();
+    for (int64_t row = 0; row < block.rows; ++row) {
       Kind kind;
-      for (int64_t t = 0; t < tiles; ++t, from += M * in.pixel) {
-        V dy[M], v[side];
+      for (int64_t image = 0; image < block.images; ++image) {
+        const T* from = in.at(g, block.y + image * g.height) + row * in.row + x * in.pixel;
+        for (int64_t t = 0; t < tiles; ++t, from += M * in.pixel) {
+          V dy[M], v[side];
 #pragma GCC unroll 4
-        for (int i = 0; i < M; ++i) dy[i] = Whole().load(from + i * in.pixel);
-        all_gradients<M>(dy, v);
-        kind.template put<side>(v, t, tiles, gradients + row * length, most * lanes());
-        meanwhile(1);
+          for (int i = 0; i < M; ++i) dy[i] = Whole().load(from + i * in.pixel);
+          all_gradients<M>(dy, v);
+          kind.template put<side>(v, image * tiles + t, all, gradients + row * length, most * lanes());
+          meanwhile(1);
+        }
       }
     }
   }
@@ -336,17 +352,18 @@ HWY_INLINE void winograd_rows(const Grouped& g, const ImageRows<T>& in, const ty
   RowTiles<A, M> tiles;
   constexpr int64_t at_once = tiles.widest;
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
-    const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.template put_inputs<RowFactors<A> >(g, in, row, M * begin, count, in_row, follows, [](int64_t) {});
-      for (int64_t first = 0; first < count * in_row; first += at_once) {
-        const int64_t last = std::min(first + at_once, count * in_row);
+    const auto outputs_of = [&](const RowBlock& block) HWY_ATTR {
+      tiles.template put_inputs<RowFactors<A> >(g, in, block, M * begin, in_row, [](int64_t) {});
+      const int64_t count = block.rows * in_row;
+      for (int64_t first = 0; first < count; first += at_once) {
+        const int64_t last = std::min(first + at_once, count);
         int64_t left = put_row_products<n, N>(tiles, w, first, first, last, in_row, meanwhile);
         if (left < last) left = put_row_products<n, N / 2>(tiles, w, first, left, last, in_row, meanwhile);
         if (left < last) put_row_products<n, 1>(tiles, w, first, left, last, in_row, meanwhile);
-        put_row_outputs(tiles, first, last, in_row, g.width - M * begin, y + row, M * begin, u, outputs);
+        put_row_outputs(tiles, first, last, in_row, g.width - M * begin, y + block.y, M * begin, u, outputs);
       }
     };
-    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
+    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, 1, outputs_of);
   });
 }
 
@@ -397,13 +414,13 @@ HWY_INLINE void winograd_rows_weights(const Grouped& g, const ImageRows<T>& x, c
   using Kind = RowSummands<A>;
   RowTiles<A, M> tiles;
   each_piece_of_row<M>(g.width, [&](int64_t begin, int64_t in_row) HWY_ATTR {
-    const auto block = [&](int64_t row, int64_t count, bool follows) HWY_ATTR {
-      tiles.template put_inputs<Kind>(g, x, row, M * begin, count, in_row, follows, meanwhile);
-      tiles.put_gradients(g, dy, row, M * begin, count, in_row, meanwhile);
-      const int64_t vectors = Kind::vectors(in_row);
-      for (int p = 0; p < M + 2; ++p) row_outer<n>(tiles, p, count * vectors, vectors, dw, meanwhile);
+    const auto add = [&](const RowBlock& block) HWY_ATTR {
+      tiles.template put_inputs<Kind>(g, x, block, M * begin, in_row, meanwhile);
+      tiles.put_gradients(g, dy, block, M * begin, in_row, meanwhile);
+      const int64_t vectors = Kind::vectors(block.images * in_row);
+      for (int p = 0; p < M + 2; ++p) row_outer<n>(tiles, p, block.rows * vectors, vectors, dw, meanwhile);
     };
-    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, block);
+    tiles.each_block(rows, g.stacked > 1 ? g.height : rows, in_row, g.stacked, add);
   });
 }
 
