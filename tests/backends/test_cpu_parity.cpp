@@ -53,6 +53,9 @@ const std::vector<Conv> convolutions = {
     {2, 5, 36, 32, 32, 3, {1, 1, 1, 4}},    // in rows from the map itself: several pieces, with groups of 8,
     {1, 45, 40, 16, 16, 3, {1, 1, 1, 4}},   // some bands of an image, with groups of 4,
     {11, 3, 6, 32, 32, 3, {1, 1, 1, 8}},    // several images, of the smaller tiles
+    {21, 4, 4, 32, 32, 3, {1, 1, 1, 4}},    // some images in a block of rows, the last of fewer, with groups of 8,
+    {18, 4, 4, 16, 16, 3, {1, 1, 1, 4}},    // of 4,
+    {40, 1, 4, 16, 16, 3, {1, 1, 1, 4}},    // of one row
     {4, 32, 32, 64, 64, 3, {1, 1, 1, 8}},   // a map that is stored past the caches, with groups of 8,
     {2, 64, 32, 64, 64, 3, {1, 1, 1, 4}},   // and of 16
     {7, 5, 6, 88, 88, 3, {1, 1, 1, 11}},    // two panels of bundles
