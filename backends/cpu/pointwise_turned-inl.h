@@ -33,13 +33,14 @@ constexpr bool turns = true;
 
 // Rows of maps so wide that are walked at a time, and so are asked for and added up. On Intel's processors 16, where
 // the pieces of a unit lie far apart and few of them fit the first cache, or 32: more took 5 to 10 % longer. On AMD's
-// as many as the second cache holds beside the next ones, up to 64: maps in memory took 10 to 20 % longer with 16.
+// as many as the second cache holds beside the next ones, up to 64: maps in memory took 10 to 20 % longer with 16; but
+// nobody has asked for the first ones, so that they are to be few of all `rows`.
 template <class Call>
-int64_t turned_rows(const Call& call) {
+int64_t turned_rows(const Call& call, int64_t rows) {
   constexpr int64_t most_bytes = 96 * 1024;
   int64_t bytes = 0;
   each_map(call, [&](const auto* p, int64_t channels) { bytes += p != nullptr ? channels * int64_t{sizeof *p} : 0; });
-  if (made_by_amd) return std::clamp<int64_t>(most_bytes / bytes / 16 * 16, 16, 64);
+  if (made_by_amd) return std::clamp<int64_t>(std::min(most_bytes / bytes, rows / 16) / 16 * 16, 16, 64);
   return bytes < 1024 ? 32 : 16;
 }
 // Of a unit's rows, those with which a share of the next block is asked for.
@@ -115,7 +116,7 @@ void with_group(int64_t n, F&& f) {
 // rows_a_fetch() rows. f must be inlined, or it reads what it has captured from memory again for every row.
 template <class Call, class F>
 HWY_INLINE void each_unit(const Call& call, int64_t units, int64_t begin, int64_t end, F&& f) {
-  const int64_t block = turned_rows(call), step = rows_a_fetch();
+  const int64_t block = turned_rows(call, end - begin), step = rows_a_fetch();
   for (int64_t row = begin; row < end; row += block) {
     const int64_t next = std::min(row + block, end), after = std::min(next + block, end);
     const int64_t fetches = (next - row + step - 1) / step;
