@@ -1,4 +1,4 @@
-// What most transfers take is in pointwise_turned-inl.h; here is what takes all others, and rows of bf16 as pairs.
+// What most transfers take is in pointwise_turned-inl.h; here is what takes all others.
 //
 // A few rows at a time: what is not f32, or has to be subtracted first, is copied to the first cache, then all groups
 // are multiplied, which read their rows in short pieces far apart that the hardware does not foresee.

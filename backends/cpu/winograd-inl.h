@@ -7,8 +7,8 @@
 // time, and of their positions two rows at a time, whose transforms share most of their arithmetic: inputs are
 // transformed from the planes, for each of the positions a vector of weights serves all tiles, and the products are
 // transformed on their way out. Transforms and sums are in f32; with pairs of bf16 the transformed values are rounded
-// to it. Errors are some roundings larger than those of the plain sum with M = 2, and some tens with M = 4, which is
-// therefore for f32 alone.
+// to it. Errors are some roundings larger than those of the plain sum with M = 2, and three times that with M = 4
+// (bench/winograd_error.py), which is therefore for f32 alone.
 #if defined(MGIC_CPU_WINOGRAD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MGIC_CPU_WINOGRAD_INL_H
 #undef MGIC_CPU_WINOGRAD_INL_H
