@@ -5,7 +5,8 @@
 //
 // Products are in f32 or, where transformed values are rounded, in pairs of bf16: of a group's neighbouring channels
 // for outputs, of neighbouring tiles for gradients of weights. Along one dimension the larger tiles are exact enough
-// for that: results are off by 0.5 % in the root mean square, as much as those of the smaller square ones.
+// for that: results are off by 0.5 % in the root mean square, those of the smaller square ones by 0.4 %
+// (bench/winograd_error.py). Gradients of inputs keep the smaller ones (Grouped::transposed), 0.3 %.
 //
 // Tiles of M × M (winograd-inl.h) take fewer products still, but with so few channels it is the way to and from the
 // products that takes the time. Here a row is transformed once for the three rows of outputs that read it, and a window
