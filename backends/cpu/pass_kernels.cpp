@@ -113,10 +113,11 @@ void compute_rows(const Grouped& g, const typename A::Cell* planes, int64_t plan
         return;
       }
 #endif
-    if constexpr (!A::pairs && !quads.value)
-      if (g.tile == 4) return winograd<A, 4, false>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
-    if constexpr (A::pairs || !quads.value)
-      if (g.tile == 2) return winograd<A, 2, quads.value>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+    if constexpr (!quads.value) {
+      if constexpr (!A::pairs)
+        if (g.tile == 4) return winograd<A, 4>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+      if (g.tile == 2) return winograd<A, 2>(d, tiles_from(0), blocks, y, rows, g.width, fetch, outputs);
+    }
     fetch(rows * g.width);
     for (int64_t i = 0; i < blocks; ++i) tiles<A, quads.value>(d, tiles_from(i * lanes), rows, g.width);
     put_block(block, g.width, y, rows, g.width, outputs);
@@ -279,7 +280,7 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
         });
       });
   if (g.whole_tiles()) {
-    return with_vectors(g, g.inputs, [&](auto d, auto quads) HWY_ATTR {
+    return with_result_lanes(g.inputs, [&](auto d) HWY_ATTR {
       constexpr int64_t lanes = hn::MaxLanes(d);
       const int64_t out_slabs = Grouped::slabs(g.outputs), own = std::min(g.outputs, slab_channels),
                     vector = g.positions() * own * lanes;
@@ -287,14 +288,12 @@ void backward_weights(const Grouped& g, const typename A::Cell* x_planes, const 
       for (int64_t in = 0; in < groups * g.inputs; in += slab_channels)
         for (int64_t o = 0; o < out_slabs; ++o) {
           const int64_t out = in / g.inputs * g.outputs + o * slab_channels;
-          const int64_t blocks =
-              quads.value ? slab_channels / lanes : std::min(groups * g.inputs - in, slab_channels) / lanes;
-          const auto tiles_of = [&]([[maybe_unused]] auto tile) HWY_ATTR {
-            if constexpr (A::pairs || !quads.value)
-              winograd_weights<A, decltype(tile)::value, quads.value>(
-                  d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
-                  dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector,
-                  fetch);
+          const int64_t blocks = std::min(groups * g.inputs - in, slab_channels) / lanes;
+          const auto tiles_of = [&](auto tile) HWY_ATTR {
+            winograd_weights<A, decltype(tile)::value>(
+                d, g, x_planes + in / slab_channels * plane, from + out / slab_channels * plane, rows, blocks, own,
+                dw + ((bundle * g.bundle() * g.inputs + in) / lanes * out_slabs + o) * vector, out_slabs * vector,
+                fetch);
           };
           if constexpr (!A::pairs)
             if (g.tile == 4) {

@@ -41,7 +41,7 @@ struct Cut {
                   map = g.batch * g.image_pixels() * std::max(g.in_channels(), g.out_channels());
     // Whole items are read as they lie; but weights that are many, against the pixels that they serve, had better stay
     // with one thread. Their gradients are cleared and added for every part of the items, which few are not worth.
-    if ((weights * 2 > map || (gradients && items < 4 * threads())) && bundles >= threads()) {
+    if ((weights * 4 > map || (gradients && items < 4 * threads())) && bundles >= threads()) {
       bundle_parts = parts_of(bundles, 1);
     } else if (gradients) {
       // Parts a thread. A second one pays sooner than more do: without it, all wait for the slower thread's share.

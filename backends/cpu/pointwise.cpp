@@ -92,44 +92,16 @@ int64_t turned_lanes(const RowSums<T>& s, int64_t lanes) {
   return std::max(p.inputs, p.outputs) == 2 * n ? turned_lanes(p.groups, n, lanes) : 0;
 }
 
-// A term's weights as turned groups take them: (units, parts of the factors, parts of the results, turns, lanes), where
-// part h of 2 n channels is every second one from h on. Factors that are pairs have one part, with a turn for each pair
-// of a group, which lie side by side, twice where there are n/2. A lane has the weight between a factor and a result
-// whose lanes are its own but for the bits of the turn: where results are n channels, the factor's the bits above the
-// second and the result's the two below, else the factor's all of them.
-template <int n, bool pairs, class T>
-void pack_turned(const RowMap<T>& map, const typename RowMap<T>::Term& term, int64_t lanes, uint32_t* to) {
-  const auto depth = static_cast<int>(term.depth), parts = pairs ? 1 : depth / n, turns = pairs ? depth / 2 : n,
-             results = static_cast<int>(map.width) / n, of_result = results == 1 ? 3 : 0;
-  std::vector<int> places;  // in a group's weights, the same for all of them
-  places.reserve(static_cast<size_t>(parts * turns * map.width));
-  for (int f = 0; f < parts; ++f)
-    for (int r = 0; r < results; ++r)
-      for (int turn = 0; turn < turns; ++turn)
-        for (int l = 0; l < n; ++l) {
-          const int lane = l ^ (turn & ~of_result), factor = pairs ? lane % turns * 2 : lane * parts + f,
-                    result = (l ^ (turn & of_result)) * results + r;
-          places.push_back(term.transposed ? factor * results * n + result : result * depth + factor);
-        }
-  const auto rows = static_cast<int64_t>(places.size()) / n;  // of a unit
-  const int64_t next = term.transposed ? map.width : 1;
-  const float* w = term.weights;
-  for (int64_t group = 0; group < map.groups; ++group, w += map.width * depth) {
-    uint32_t* row = to + group * n / lanes * rows * lanes + group * n % lanes;
-    for (const int* at = places.data(); at != places.data() + places.size(); at += n, row += lanes)
-      for (int l = 0; l < n; ++l) row[l] = cell_of<pairs>(w + at[l], next);
-  }
-}
-
-// `depth`: factors a group of all terms.
 template <class T>
-void map_packed(const RowMap<T>& map, int64_t depth) {
-  const int64_t channels = map.groups * (depth + map.width),
-                block = map.turned > 0 ? 0 : block_rows * map.groups * depth;
-  Scratch<float> scratch(threads() * block);
-  const int parts = row_parts(map.rows, channels);
+void map_packed(const RowMap<T>& map) {
+  int64_t depth = 0;  // factors a group of all terms
+  for (const auto& term : map.terms) depth += term.depth;
+  // Rows of the terms, or their weights.
+  const int64_t room = (map.turned > 0 ? map.width : block_rows) * map.groups * depth;
+  Scratch<float> scratch(threads() * room);
+  const int parts = row_parts(map.rows, map.groups * (depth + map.width));
   parallel(map.rows, parts, true, [&](int, int thread, int64_t begin, int64_t end) {
-    map_rows(map, begin, end, scratch.data() + thread * block);
+    map_rows(map, begin, end, scratch.data() + thread * room);
   });
 }
 
@@ -170,8 +142,7 @@ void run(RowMap<T> map) {
     f.template operator()<Arithmetic::f32>();
   };
   map.turned = turned_lanes(map, lanes);
-  int64_t depth = 0;
-  for (const auto& term : map.terms) depth += term.depth;
+  if (map.turned > 0) return map_packed(map);  // the kernels pack turned weights
   with_arithmetic([&]<Arithmetic arithmetic>() {
     constexpr bool matrices = arithmetic == Arithmetic::matrices;
     const auto cells = [&](const auto& term) {
@@ -184,19 +155,13 @@ void run(RowMap<T> map) {
     for (auto& term : map.terms) {
       const int64_t count = cells(term);
       term.packed = to;
-      constexpr bool pairs = arithmetic == Arithmetic::pairs;
-      if (map.turned == 8)
-        pack_turned<8, pairs>(map, term, lanes, to);
-      else if (map.turned == 4)
-        pack_turned<4, pairs>(map, term, lanes, to);
-      else
-        pack<arithmetic>(map, term, lanes, to);
+      pack<arithmetic>(map, term, lanes, to);
       to += count;
       if (!matrices || term.rows.minus == nullptr) continue;
       std::transform(to - count, to, to, [](uint32_t pair) { return pair ^ 0x80008000u; });
       to += count;
     }
-    map_packed(map, depth);
+    map_packed(map);
   });
 }
 

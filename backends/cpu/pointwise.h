@@ -45,7 +45,7 @@ struct RowMap {
     const float* weights;          // (groups, width, depth)
     bool transposed = false;       // (groups, depth, width) instead
     const void* packed = nullptr;  // in cells of the arithmetic, (tiles, cells, lanes), for matrices also their
-                                   // negatives where there is a minus: by run()
+                                   // negatives where there is a minus; null where groups are turned: by run()
   };
   int64_t rows, groups, width;   // width: results a group
   std::vector<Term> terms;       // one or two

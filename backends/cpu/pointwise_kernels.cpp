@@ -257,7 +257,7 @@ void map_some_rows(const RowMap<T>& map, const typename A::Cell* const* x, int64
 template <class A, class T>
 void map_rows(const RowMap<T>& map, int64_t begin, int64_t end, float* block) {
   if constexpr (turns<A>)
-    if (map.turned > 0) return map_turned<A>(map, begin, end);
+    if (map.turned > 0) return map_turned<A>(map, begin, end, block);
   const auto tiles = static_cast<int64_t>(map.tiles.size());
   for (int64_t row = begin; row < end; row += block_rows) {
     const int64_t rows = std::min(block_rows, end - row), next = row + rows, more = std::min(block_rows, end - next);

@@ -12,7 +12,8 @@ constexpr int64_t block_rows = 16;
 // is more of.
 inline bool sums_by_input(const Pointwise& p) { return p.outputs > p.inputs; }
 
-// Rows [begin, end) of a map whose weights are packed; `block` has room for block_rows rows of all terms.
+// Rows [begin, end) of a map whose weights are packed; `block` has room for block_rows rows of all terms. Or of one
+// whose groups are turned; it has room for the weights then.
 void map_rows(const RowMap<float>& map, int64_t begin, int64_t end, float* block);
 void map_rows(const RowMap<bf16>& map, int64_t begin, int64_t end, float* block);
 

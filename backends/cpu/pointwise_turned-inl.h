@@ -87,12 +87,11 @@ HWY_INLINE void store_unit(const V* v, bf16* p) {
   if constexpr (parts == 1) {
     Whole().store(v[0], p);
   } else {
-    const hn::ScalableTag<uint32_t> d;
+    const Pairs d;
 #if MGIC_HAS_BF16_DOT
     if (rounds_to_bf16) return hn::StoreU(Bf16::pair(Bf16::round_two(v[0], v[1])), d, reinterpret_cast<uint32_t*>(p));
 #endif
-    const auto even = hn::PromoteTo(d, narrow(v[0])), odd = hn::PromoteTo(d, narrow(v[1]));
-    hn::StoreU(hn::Or(even, hn::ShiftLeft<16>(odd)), d, reinterpret_cast<uint32_t*>(p));
+    hn::StoreU(narrow_pairs(v[0], v[1]), d, reinterpret_cast<uint32_t*>(p));
   }
 }
 template <int parts, class T>
@@ -102,14 +101,6 @@ HWY_INLINE void put_unit(const V* v, bool accumulate, T* p) {
   load_unit<parts>(p, sum);
   each<parts>([&](auto h) HWY_ATTR { sum[h] = hn::Add(sum[h], v[h]); });
   store_unit<parts>(sum, p);
-}
-
-// f(lanes a group) as a type.
-template <class F>
-void with_group(int64_t n, F&& f) {
-  if constexpr (hn::MaxLanes(D()) >= 8)
-    if (n == 8) return f(Count<8>());
-  f(Count<4>());
 }
 
 // f(unit, first row, end, meanwhile()) for blocks of rows [begin, end), unit by unit; meanwhile() is to be called every
@@ -178,6 +169,82 @@ HWY_INLINE void load_factors(const Rows<bf16>& rows, int64_t at, hn::Vec<Bf16::U
 }
 #endif
 
+// n neighbouring numbers, `group` from one group's to the next, for all groups that share the vector.
+template <int n, class Tag>
+HWY_INLINE hn::Vec<Tag> load_groups(Tag d, const float* p, int64_t group) {
+  constexpr int64_t lanes = hn::MaxLanes(d);
+  if constexpr (lanes <= n) {
+    return hn::LoadU(d, p);
+  } else {
+    const hn::Half<Tag> half;
+    return hn::Combine(d, load_groups<n>(half, p + lanes / 2 / n * group, group), load_groups<n>(half, p, group));
+  }
+}
+// Of 2 n of them, the even or the odd ones.
+template <int n>
+HWY_INLINE V load_every_second(bool odd, const float* p, int64_t group) {
+  const D d;
+  constexpr int64_t half = std::max<int64_t>(hn::MaxLanes(d) / 2 / n, 1);  // groups, or their lanes
+  const V low = load_groups<2 * n>(d, p, group),
+          high = load_groups<2 * n>(d, p + (hn::MaxLanes(d) > n ? half * group : n), group);
+  return odd ? hn::ConcatOdd(d, high, low) : hn::ConcatEven(d, high, low);
+}
+// Of n of them, the even or the odd ones twice.
+template <int n>
+HWY_INLINE V load_every_second_twice(bool odd, const float* p, int64_t group) {
+  const hn::ScalableTag<int32_t> d;
+  const auto lane = hn::Iota(d, 0), within = hn::And(lane, hn::Set(d, n / 2 - 1));
+  const auto places =
+      hn::Add(hn::Add(hn::AndNot(hn::Set(d, n - 1), lane), hn::Add(within, within)), hn::Set(d, odd ? 1 : 0));
+  return hn::TableLookupLanes(load_groups<n>(D(), p, group), hn::IndicesFromVec(D(), places));
+}
+
+// Packs a term's weights: (units, vectors of factors, parts of results, turns, lanes). A lane has the weight between a
+// factor and a result whose lanes are its own but for the bits of the turn: where results are in one part, the factor's
+// the bits above the second and the result's the two below, else the factor's all of them. Returns where they end.
+template <class A, int n, int results, int factors, bool transposed, class T>
+HWY_NOINLINE typename A::Cell* pack_units(const RowMap<T>& map, const typename RowMap<T>::Term& term,
+                                          typename A::Cell* to) {
+  constexpr int turns = factor_turns<A, n, factors>, of_result = results == 1 ? 3 : 0;
+  constexpr bool twice = A::pairs && factors == 1;  // n/2 pairs
+  const int64_t group = map.width * term.depth, row = transposed ? map.width : term.depth, groups = lanes() / n;
+  // In turns: the weights of every second factor from f on, or of all, and of part r of the results.
+  const auto turn = [&](const float* p, int f, int r, V* v) HWY_ATTR {
+    each<n>([&](auto i) HWY_ATTR {
+      if constexpr (transposed) {  // a row is a factor's
+        const float* from = p + (factors == 2 ? 2 * i + f : twice ? 2 * (i % (n / 2)) + f : i) * row;
+        v[i] = results == 2 ? load_every_second<n>(r == 1, from, group) : load_groups<n>(D(), from, group);
+      } else {
+        const float* from = p + (results * i + r) * row;
+        v[i] = factors == 2 ? load_every_second<n>(f == 1, from, group)
+               : twice      ? load_every_second_twice<n>(f == 1, from, group)
+                            : load_groups<n>(D(), from, group);
+      }
+    });
+    straighten<n, 1>(v);
+    each<n>([&](auto k) HWY_ATTR { v[k] = turned < transposed ? k & of_result : k & ~of_result > (v[k]); });
+  };
+  const float* const end = term.weights + map.groups * group;
+  for (const float* p = term.weights; p < end; p += groups * group) {
+    V first[n];
+    if constexpr (A::pairs) {
+      V second[n];
+      for (int r = 0; r < results; ++r) {
+        turn(p, 0, r, first);
+        turn(p, 1, r, second);
+        for (int k = 0; k < turns; ++k, to += lanes()) hn::StoreU(narrow_pairs(first[k], second[k]), Pairs(), to);
+      }
+    } else {
+      for (int f = 0; f < factors; ++f)
+        for (int r = 0; r < results; ++r) {
+          turn(p, f, r, first);
+          for (int k = 0; k < turns; ++k, to += lanes()) hn::StoreU(first[k], D(), to);
+        }
+    }
+  }
+  return to;
+}
+
 // For `rows` rows from `at` on, sum += the products of a term's unit, of which the factors have so many parts, with its
 // weights (vectors of factors, parts of results, turns).
 template <class A, int n, int results, int factors, int rows, class T>
@@ -214,9 +281,9 @@ HWY_INLINE void store_results(const RowMap<T>& map, int64_t at, V* v) {
   put_unit<results>(v, map.accumulate_negated, map.negated + at);
 }
 
-// Rows [begin, end) of a map with terms of so many parts.
+// Rows [begin, end) of a map with terms of so many parts, whose weights are packed.
 template <class A, int n, int results, int... factors, class T>
-void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
+void map_units(const RowMap<T>& map, int64_t begin, int64_t end, const typename A::Cell* const* packed) {
   constexpr auto weights_of = [](int parts) { return parts * n / (A::pairs ? 2 : 1) * results; };
   constexpr int weights = (weights_of(factors) + ...);
   const int64_t units = map.groups * n / lanes(), step = results * lanes(), channels = units * step;
@@ -229,7 +296,7 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
       Cells<A>* to = w;
       size_t t = 0;
       const auto load = [&](int count) HWY_ATTR {
-        const auto* from = static_cast<const typename A::Cell*>(map.terms[t++].packed) + u * count * lanes();
+        const auto* from = packed[t++] + u * count * lanes();
         for (int i = 0; i < count; ++i) *to++ = A::load(D(), from + i * lanes());
       };
       (load(weights_of(factors)), ...);
@@ -273,13 +340,31 @@ void map_units(const RowMap<T>& map, int64_t begin, int64_t end) {
   each_unit(map, units, begin, end, map_unit);
 }
 
+// Every thread packs the weights for itself: that takes no longer than if one did so for all, and between cores that
+// are far from each other they would go slowly.
+template <class A, int n, int results, int... factors, class T>
+void pack_and_map(const RowMap<T>& map, int64_t begin, int64_t end, void* room) {
+  const typename A::Cell* packed[sizeof...(factors)];
+  auto* to = static_cast<typename A::Cell*>(room);
+  size_t t = 0;
+  const auto pack = [&](auto parts) {
+    constexpr int count = decltype(parts)::value;
+    const auto& term = map.terms[t];
+    packed[t++] = to;
+    to = term.transposed ? pack_units<A, n, results, count, true>(map, term, to)
+                         : pack_units<A, n, results, count, false>(map, term, to);
+  };
+  (pack(Count<factors>()), ...);
+  map_units<A, n, results, factors...>(map, begin, end, packed);
+}
+
 template <class A, class T>
-void map_turned(const RowMap<T>& map, int64_t begin, int64_t end) {
+void map_turned(const RowMap<T>& map, int64_t begin, int64_t end, float* room) {
   with_group(map.turned, [&](auto group) {
     constexpr int n = decltype(group)::value;
-    if (map.width == 2 * n) return map_units<A, n, 2, 1>(map, begin, end);
-    if (map.terms.size() == 1) return map_units<A, n, 1, 2>(map, begin, end);
-    map_units<A, n, 1, 2, 1>(map, begin, end);
+    if (map.width == 2 * n) return pack_and_map<A, n, 2, 1>(map, begin, end, room);
+    if (map.terms.size() == 1) return pack_and_map<A, n, 1, 2>(map, begin, end, room);
+    pack_and_map<A, n, 1, 2, 1>(map, begin, end, room);
   });
 }
 

@@ -48,6 +48,12 @@ HWY_INLINE hn::Vec<Half> narrow(V v) {
   const auto chosen = hn::IfThenElse(hn::RebindMask(d, hn::IsNaN(v)), quiet, rounded);
   return hn::DemoteTo(Half(), hn::BitCast(hn::Rebind<int32_t, D>(), chosen));
 }
+// Pairs of those, one from either vector.
+using Pairs = hn::ScalableTag<uint32_t>;
+HWY_INLINE hn::Vec<Pairs> narrow_pairs(V first, V second) {
+  const Pairs d;
+  return hn::Or(hn::PromoteTo(d, narrow(first)), hn::ShiftLeft<16>(hn::PromoteTo(d, narrow(second))));
+}
 
 // f(i) for i = 0 … n − 1, each as a type, so that what it indexes stays in registers.
 template <int n, class F>
@@ -156,6 +162,14 @@ template <int n>
 struct Count {
   static constexpr int value = n;
 };
+
+// f(n) for groups of 4 or 8 channels in one vector, as a type.
+template <class F>
+HWY_INLINE void with_group(int64_t n, F&& f) {
+  if constexpr (hn::MaxLanes(D()) >= 8)
+    if (n == 8) return f(Count<8>());
+  f(Count<4>());
+}
 
 // f(j, memory, count) for strips of whole vectors at columns j, then single vectors, then the part of one.
 template <class F>

@@ -136,17 +136,9 @@ void transpose_f32(const float* from, int64_t rows, int64_t columns, int64_t fro
 HWY_INLINE V evens(V a, V b) { return hn::OddEven(hn::DupEven(b), a); }
 HWY_INLINE V odds(V a, V b) { return hn::OddEven(b, hn::DupOdd(a)); }
 
-// f(n) for matrices of 4 or 8 vectors, as a type.
-template <class F>
-HWY_INLINE void with_turned(int64_t n, F&& f) {
-  if constexpr (hn::MaxLanes(D()) >= 8)
-    if (n == 8) return f(Count<8>());
-  f(Count<4>());
-}
-
 // With channels in pairs, output 2 a + s and channel 2 b + t: vector 2 (a ^ b) + t has them in lane 2 b + s.
 void turn_f32(int64_t n, bool transposed, int64_t count, float* m) {
-  with_turned(n, [&](auto channels) HWY_ATTR {
+  with_group(n, [&](auto channels) HWY_ATTR {
     constexpr int pairs = channels.value / 2;
     for (int64_t c = 0; c < count; ++c, m += 2 * pairs * lanes()) {
       V v[2 * pairs];
@@ -165,7 +157,7 @@ void turn_f32(int64_t n, bool transposed, int64_t count, float* m) {
   });
 }
 void turn_back_f32(int64_t n, int64_t count, float* m) {
-  with_turned(n, [&](auto channels) HWY_ATTR {
+  with_group(n, [&](auto channels) HWY_ATTR {
     constexpr int pairs = channels.value / 2;
     for (int64_t c = 0; c < count; ++c, m += 2 * pairs * lanes()) {
       V v[2 * pairs];
@@ -186,12 +178,8 @@ void turn_back_f32(int64_t, int64_t, float*) {}
 #endif
 
 void pair_f32(int64_t count, const float* m, uint32_t* cells) {
-  const hn::ScalableTag<uint32_t> d;
-  for (int64_t c = 0; c < count; ++c, m += 2 * lanes(), cells += lanes()) {
-    const auto even = hn::PromoteTo(d, narrow(hn::LoadU(D(), m))),
-               odd = hn::PromoteTo(d, narrow(hn::LoadU(D(), m + lanes())));
-    hn::StoreU(hn::Or(even, hn::ShiftLeft<16>(odd)), d, cells);
-  }
+  for (int64_t c = 0; c < count; ++c, m += 2 * lanes(), cells += lanes())
+    hn::StoreU(narrow_pairs(hn::LoadU(D(), m), hn::LoadU(D(), m + lanes())), Pairs(), cells);
 }
 
 // f(M, whether tiles are in rows).

@@ -231,26 +231,18 @@ HWY_NOINLINE void put_winograd_inputs(const typename A::Cell* x, int64_t pitch, 
   });
 }
 
-// Σ_c w[c] x[t][c] of N tiles at one position; x begins at the first tile, w is (cells, lanes). quads: several groups
-// of four channels share a vector.
-template <class A, int N, bool quads, class Tag, class Cells>
+// Σ_c w[c] x[t][c] of N tiles at one position; x begins at the first tile, w is (cells, lanes).
+template <class A, int N, class Tag, class Cells>
 HWY_INLINE void winograd_sums(Tag d, const typename A::Cell* HWY_RESTRICT w, Cells cells,
                               const typename A::Cell* HWY_RESTRICT x, bool accumulate, float* HWY_RESTRICT out) {
   hn::Vec<Tag> sum[N];
 #pragma GCC unroll 16
   for (int t = 0; t < N; ++t) sum[t] = accumulate ? hn::LoadU(d, out + t * slab_channels) : hn::Zero(d);
-  if constexpr (quads) {
-    quad_steps<A>(d, w, [&](auto&& step) HWY_ATTR {
 #pragma GCC unroll 16
-      for (int t = 0; t < N; ++t) step(sum[t], A::quads(x + t * A::pixel));
-    });
-  } else {
+  for (int64_t c = 0; c < cells; ++c) {
+    const auto weights = A::load(d, w + c * static_cast<int64_t>(hn::MaxLanes(d)));
 #pragma GCC unroll 16
-    for (int64_t c = 0; c < cells; ++c) {
-      const auto weights = A::load(d, w + c * static_cast<int64_t>(hn::MaxLanes(d)));
-#pragma GCC unroll 16
-      for (int t = 0; t < N; ++t) sum[t] = A::step(d, sum[t], weights, x + t * A::pixel + c);
-    }
+    for (int t = 0; t < N; ++t) sum[t] = A::step(d, sum[t], weights, x + t * A::pixel + c);
   }
 #pragma GCC unroll 16
   for (int t = 0; t < N; ++t) hn::StoreU(sum[t], d, out + t * slab_channels);
@@ -258,7 +250,7 @@ HWY_INLINE void winograd_sums(Tag d, const typename A::Cell* HWY_RESTRICT w, Cel
 
 // The products of `count` tiles in one row of positions: Σ_c w[p][c] x[p][t][c]; w is (positions, cells, lanes). A
 // position's weights serve all tiles.
-template <class A, int M, int T, bool quads, class Tag, class Cells>
+template <class A, int M, int T, class Tag, class Cells>
 HWY_INLINE void winograd_row(Tag d, const typename A::Cell* w, Cells cells, const typename A::Cell* x, bool accumulate,
                              int64_t count, float* out) {
   for (int p = 0; p < M + 2; ++p) {
@@ -266,22 +258,21 @@ HWY_INLINE void winograd_row(Tag d, const typename A::Cell* w, Cells cells, cons
     const int64_t end = p * T + count;
     int64_t t = p * T;
     for (; t + 8 <= end; t += 8)
-      winograd_sums<A, 8, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      winograd_sums<A, 8>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
     for (; t + 4 <= end; t += 4)
-      winograd_sums<A, 4, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
-    for (; t < end; ++t)
-      winograd_sums<A, 1, quads>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+      winograd_sums<A, 4>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
+    for (; t < end; ++t) winograd_sums<A, 1>(d, own, cells, x + t * A::pixel, accumulate, out + t * slab_channels);
   }
 }
-template <class A, int M, int T, bool quads, class Tag>
+template <class A, int M, int T, class Tag>
 HWY_NOINLINE void winograd_products(Tag d, const typename A::Cell* w, int64_t cells, const typename A::Cell* x,
                                     bool accumulate, int64_t count, float* out) {
   // The number that most have is known when this is compiled.
-  constexpr int64_t most = (quads ? 4 : slab_channels) / (A::pairs ? 2 : 1);
+  constexpr int64_t most = slab_channels / (A::pairs ? 2 : 1);
   if (cells == most)
-    winograd_row<A, M, T, quads>(d, w, std::integral_constant<int64_t, most>(), x, accumulate, count, out);
-  else if constexpr (!quads)
-    winograd_row<A, M, T, quads>(d, w, cells, x, accumulate, count, out);
+    winograd_row<A, M, T>(d, w, std::integral_constant<int64_t, most>(), x, accumulate, count, out);
+  else
+    winograd_row<A, M, T>(d, w, cells, x, accumulate, count, out);
 }
 
 // Two rows of products of a tile, transformed along them: vector `u` of the channels, for every column of outputs the
@@ -374,7 +365,7 @@ HWY_INLINE void each_winograd_piece(int64_t rows, int64_t width, int64_t most, F
 // multiple of M reads pixels behind it, which meet only outputs that are not put: exactly so with M = 2, up to rounding
 // with M = 4, where they have to be finite. meanwhile(pixels) is called many times, with the share of the outputs that
 // is done.
-template <class A, int M, bool quads, class Tag, class Meanwhile, class Outputs>
+template <class A, int M, class Tag, class Meanwhile, class Outputs>
 HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t blocks, int64_t y, int64_t rows,
                          int64_t width, Meanwhile&& meanwhile, Outputs& outputs) {
   constexpr int T = winograd_tiles, pairs = Filtering<M>::pairs, side = M + 2;
@@ -398,11 +389,10 @@ HWY_INLINE void winograd(Tag d, const Tiles<typename A::Cell>& in, int64_t block
         }
         for (int64_t i = 0; i < blocks; ++i)
           for (int r = 0; r < 2; ++r) {
-            winograd_products<B, M, T, quads>(
+            winograd_products<B, M, T>(
                 d, in.w + ((i * in.slabs + slab) * side + Filtering<M>::places[pair][r]) * row_weights, in.cells,
-                tiles.inputs + tiles.at(r * side, 0, B::pixel) +
-                    B::cells(quads ? i * lanes : i * lanes / channels * channels),
-                slab > 0, all, tiles.products + tiles.at(r * side, 0, slab_channels) + i * lanes);
+                tiles.inputs + tiles.at(r * side, 0, B::pixel) + B::cells(i * lanes / channels * channels), slab > 0,
+                all, tiles.products + tiles.at(r * side, 0, slab_channels) + i * lanes);
             meanwhile(multiplying);
           }
       }
@@ -447,7 +437,7 @@ HWY_INLINE void winograd_gradients(const typename A::Cell* dy, int64_t pitch, in
 
 // dw[p][o][lanes] += Σ over `steps` tiles (or pairs of them) of dy[p][t][o] · x[p][t][lanes] for a row of positions;
 // P positions and O outputs at a time, of the `outputs` that dw (positions, outputs, lanes) has; between() each time.
-template <class A, int M, int T, int P, int O, bool quads, class Tag, class Between>
+template <class A, int M, int T, int P, int O, class Tag, class Between>
 HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, const typename A::Cell* HWY_RESTRICT dy,
                                  int64_t steps, int64_t outputs, float* HWY_RESTRICT dw, Between&& between) {
   constexpr int64_t lanes = hn::MaxLanes(d);
@@ -464,13 +454,9 @@ HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, 
 #pragma GCC unroll 16
         for (int k = 0; k < P; ++k) {
           const int64_t at = ((p + k) * T + t) * slab_channels;
-          if constexpr (quads) {
-            quad_outer<A>(d, sum[k], A::load(d, x + at), A::load(d, dy + at + o));
-          } else {
-            const auto values = A::load(d, x + at);
+          const auto values = A::load(d, x + at);
 #pragma GCC unroll 16
-            for (int i = 0; i < O; ++i) sum[k][i] = A::step(d, sum[k][i], values, dy + at + o + i);
-          }
+          for (int i = 0; i < O; ++i) sum[k][i] = A::step(d, sum[k][i], values, dy + at + o + i);
         }
       }
 #pragma GCC unroll 16
@@ -483,7 +469,7 @@ HWY_NOINLINE void winograd_outer(Tag d, const typename A::Cell* HWY_RESTRICT x, 
 // The gradient of the weights between a slab of inputs and one of outputs, from rows of their planes: whole tiles.
 // `outputs` of one group, at most 16; dw holds (positions, outputs, lanes) for every vector of inputs, `vector` floats
 // from one to the next. meanwhile(pixels) as in winograd().
-template <class A, int M, bool quads, class Tag, class Meanwhile>
+template <class A, int M, class Tag, class Meanwhile>
 HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell* x, const typename A::Cell* dy,
                                  int64_t rows, int64_t blocks, int64_t outputs, float* dw, int64_t vector,
                                  Meanwhile&& meanwhile) {
@@ -513,17 +499,14 @@ HWY_INLINE void winograd_weights(Tag d, const Grouped& g, const typename A::Cell
             constexpr int P = decltype(positions)::value, O = decltype(at_once)::value;
             const int64_t calls = 2 * pairs * blocks * side / P * outputs / O;
             const int64_t share = (M * M * count * (s1 - s0) + calls - 1) / calls;
-            winograd_outer<B, M, T, P, O, quads>(
-                d, tiles.inputs + row + i * lanes,
-                tiles.gradients + row + (quads ? i * lanes : i * lanes / outputs * outputs), steps, outputs,
-                dw + i * vector + Filtering<M>::places[pair][r] * side * outputs * lanes,
-                [&] HWY_ATTR { meanwhile(share); });
+            winograd_outer<B, M, T, P, O>(d, tiles.inputs + row + i * lanes,
+                                          tiles.gradients + row + i * lanes / outputs * outputs, steps, outputs,
+                                          dw + i * vector + Filtering<M>::places[pair][r] * side * outputs * lanes,
+                                          [&] HWY_ATTR { meanwhile(share); });
           };
           // Sums enough to hide their latency, and no more than there are registers.
           constexpr int some = many_registers ? 2 : 1;
-          if constexpr (quads)
-            outer(Count<2>(), Count<4>());
-          else if (outputs % 8 != 0)
+          if (outputs % 8 != 0)
             outer(Count<2>(), Count<4>());
           else if (many_registers && outputs % 16 == 0)
             outer(Count<1>(), Count<16>());
