@@ -8,7 +8,6 @@
 
 namespace mgic::cpu {
 
-int team_size() { return omp_get_num_threads(); }
 int thread_number() { return omp_get_thread_num(); }
 
 int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
@@ -23,17 +22,13 @@ int parts_of(int64_t n, int64_t grain) {
 
 int64_t part_begin(int64_t n, int parts, int part, bool backwards) {
   if (backwards) return n - part_begin(n, parts, parts - part);
-  const int64_t team = threads(), rounds = parts / team, round = part / team, within = part % team;
+  const int64_t team = threads(), rounds = parts / team;
   if (rounds < 2 || rounds * team != parts || n < 2 * parts) return n * part / parts;
-  // Rounds of a part a thread. The first ones are three quarters, so that a thread that is 1.5 times as fast as another
-  // finds enough left, and of the rest the last are the smallest. The parts of a round are alike, so that equally fast
-  // threads are done together; what does not divide goes to the last one.
-  const auto first = [&](int64_t r) {
-    const int64_t left = rounds - r, of = 4 * rounds * (rounds - 1), share = n / team * (of - left * (left + 1)) / of;
-    return r == 0 ? 0 : std::min(share, n / team - left) * team;
-  };
-  const int64_t end = round + 1 < rounds ? first(round + 1) : n;
-  return round < rounds ? first(round) + (end - first(round)) * within / team : n;
+  // The first part of a stretch is three quarters, so that a thread that is 1.5 times as fast as another finds enough
+  // left, and of the rest the last is the smallest.
+  const int64_t owner = part / rounds, left = rounds - part % rounds, begin = n * owner / team,
+                own = n * (owner + 1) / team - begin, of = 4 * rounds * (rounds - 1);
+  return left == rounds ? begin : begin + std::min(own * (of - left * (left + 1)) / of, own - left);
 }
 
 void flush_denormals() {

@@ -1,10 +1,12 @@
 // How work is dealt to the OpenMP threads.
 //
-// A range is cut into contiguous parts, several a thread, which take the next one as they come, so that none waits long
-// for a slower one, or for one that is held up by other work of the machine. A thread's first part is the largest, and
-// its own, since some of it may still be in its cache; the last ones are small, since they are what one waits for. The
-// cuts depend on the range and the number of threads alone, so that reductions whose partial results are combined in
-// the order of the parts are bitwise repeatable.
+// Every thread owns a stretch of a range, the same of every range, so that what it has written it also reads: cores
+// that are far from each other share no cache, and what one of them has written comes slowly to the other. A stretch is
+// cut into parts, which its owner takes one after the other; a thread that is done takes those that others have not
+// begun, so that none waits long for a slower one, or for one that is held up by other work of the machine. The first
+// part is the largest; the last ones are small, since they are what one waits for. The cuts depend on the range and the
+// number of threads alone, so that reductions whose partial results are combined in the order of the parts are bitwise
+// repeatable.
 #pragma once
 
 #include <algorithm>
@@ -21,15 +23,41 @@ namespace mgic::cpu {
 constexpr int64_t elements_per_part = 16384;
 
 int threads();           // of the next parallel region; 1 inside of one
-int team_size();         // of the region that this is in
-int thread_number();     // 0 … team_size() − 1
+int thread_number();     // within the region that this is in
 void flush_denormals();  // on this thread, for good: denormals cost a hundred cycles each and mean nothing here
 
 // The number of parts for n items of which at least `grain` make a part.
 int parts_of(int64_t n, int64_t grain);
-// Where a part of n items begins, none of them empty unless there are fewer items; `backwards`: they are taken from the
-// end.
+// Where a part of n items begins, none of them empty unless there are fewer items; `backwards`: each owner takes its
+// parts from the end.
 int64_t part_begin(int64_t n, int parts, int part, bool backwards = false);
+
+// Who takes which of some parts, which are dealt to so many owners.
+class Deal {
+ public:
+  Deal(int parts, int owners, bool backwards) : parts_(parts), owners_(owners), backwards_(backwards), taken_(owners) {}
+
+  int first(int owner) const { return static_cast<int>(int64_t{parts_} * owner / owners_); }
+  int owner(int part) const { return static_cast<int>(((part + int64_t{1}) * owners_ - 1) / parts_); }
+  // The next part that `owner` has not begun; none: -1.
+  int take(int owner) {
+    const int i = taken_[static_cast<size_t>(owner)].count.fetch_add(1), count = first(owner + 1) - first(owner);
+    return i >= count ? -1 : backwards_ ? first(owner + 1) - 1 - i : first(owner) + i;
+  }
+  // The one its owner takes behind that; none: -1.
+  int behind(int part) const {
+    const int next = backwards_ ? part - 1 : part + 1;
+    return next >= 0 && next < parts_ && owner(next) == owner(part) ? next : -1;
+  }
+
+ private:
+  struct alignas(64) Taken {
+    std::atomic<int> count{0};
+  };
+  int parts_, owners_;
+  bool backwards_;
+  std::vector<Taken> taken_;
+};
 
 // f(part, thread, begin, end) for every part. f must not throw.
 template <class F>
@@ -38,17 +66,18 @@ void parallel(int64_t n, int parts, bool backwards, F&& f) {
   if (parts == 1) return f(0, 0, int64_t{0}, n);
   std::vector<int64_t> begins;
   for (int part = 0; part <= parts; ++part) begins.push_back(part_begin(n, parts, part, backwards));
-  std::atomic<int> taken{0};
+  const int owners = threads();
+  Deal deal(parts, owners, backwards);
   // All threads enter, whatever the number of parts: libgomp ends threads when a smaller team is asked for.
 #pragma omp parallel
   {
     flush_denormals();
-    const int thread = thread_number(), team = team_size();
-    for (int i = thread; i < parts; i = team + taken.fetch_add(1)) {
-      const int part = backwards ? parts - 1 - i : i;
-      const auto begin = begins.begin() + part;
-      f(part, thread, begin[0], begin[1]);
-    }
+    const int thread = thread_number();
+    for (int k = 0; k < owners; ++k)
+      for (int part; (part = deal.take((thread + k) % owners)) >= 0;) {
+        const auto begin = begins.begin() + part;
+        f(part, thread, begin[0], begin[1]);
+      }
   }
 }
 // f(part, begin, end).

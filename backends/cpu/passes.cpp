@@ -1,6 +1,8 @@
 // The three passes: how the batch is cut for the threads, and what of their results is put together behind the barrier.
 #include "backends/cpu/passes.h"
 
+#include <utility>
+
 #include "backends/cpu/channel_vectors.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/grouped_weights.h"
@@ -59,17 +61,19 @@ struct Cut {
   // f(walk, part of the items, thread) for all panels of all chunks.
   template <class F>
   void run(F&& f) const {
-    const int count = static_cast<int>(chunks.size()), team = backwards ? -threads() : threads();
-    const auto chunk = [&](int i) { return i < 0 || i >= count ? Chunk() : chunks[static_cast<size_t>(i)]; };
+    const int count = static_cast<int>(chunks.size());
+    const Deal deal(count, threads(), backwards);
+    std::vector<int> expected(static_cast<size_t>(threads()), -1);  // the chunk that a thread has fetched some of
+    const auto chunk = [&](int i) { return i < 0 ? Chunk() : chunks[static_cast<size_t>(i)]; };
     const auto panel_at = [&](const Chunk& c, int64_t first) {
       return Chunk{c.begin, c.end, first, std::min(first + panel, c.last)};
     };
-    parallel(count, count, backwards, [&](int i, int thread, int64_t, int64_t) {  // equally fast threads take turns
-      const Chunk own = chunk(i), after = chunk(i + team);
+    parallel(count, count, backwards, [&](int i, int thread, int64_t, int64_t) {
+      const Chunk own = chunk(i), after = chunk(deal.behind(i));
+      const bool cold = std::exchange(expected[static_cast<size_t>(thread)], deal.behind(i)) != i;
       for (int64_t b = own.first; b < own.last; b += panel) {
         const Chunk next = b + panel < own.last ? panel_at(own, b + panel) : panel_at(after, after.first);
-        const bool cold = b == own.first && chunk(i - team).end == 0;
-        f(Walk{panel_at(own, b), next, backwards, cold}, i / bundle_parts, thread);
+        f(Walk{panel_at(own, b), next, backwards, cold && b == own.first}, i / bundle_parts, thread);
       }
     });
   }
