@@ -18,6 +18,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <fstream>
@@ -161,6 +162,25 @@ void triad(float* __restrict a, const float* __restrict b, const float* __restri
   for (int64_t i = 0; i < n; ++i) a[i] = b[i] + s * c[i];
 }
 
+// Two threads hand a number back and forth, which each may write only when it is its turn. All threads enter: libgomp
+// ends threads when a smaller team is asked for.
+double round_trip_ns(int threads) {
+  if (threads < 2) return 0;
+  constexpr int times = 20000;
+  std::atomic<int> turn{0};
+  double seconds = 0;
+#pragma omp parallel num_threads(threads)
+  if (const int thread = omp_get_thread_num(); thread < 2 && omp_get_num_threads() > 1) {
+    const auto start = Clock::now();
+    for (int i = thread; i < 2 * times; i += 2) {
+      while (turn.load(std::memory_order_acquire) != i) continue;
+      turn.store(i + 1, std::memory_order_release);
+    }
+    if (thread == 0) seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  return 1e9 * seconds / times;
+}
+
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);)
@@ -224,6 +244,7 @@ nlohmann::json Machine::json() const {
           {"triad_gb_s", triad_gb_s},
           {"triad_median_gb_s", triad_median_gb_s},
           {"triad_streaming_gb_s", triad_streaming_gb_s},
+          {"round_trip_ns", round_trip_ns},
           {"f32", json_of(f32)},
           {"bf16", json_of(bf16)}};
 }
@@ -247,11 +268,12 @@ Machine measure_machine(int threads, double seconds, Triad& triad) {
   }
   m.triad_gb_s = *std::ranges::max_element(rates);
   m.triad_median_gb_s = median(rates);
+  m.round_trip_ns = round_trip_ns(threads);
   return m;
 }
 
 float plain_pass(int threads, std::span<const float> a, std::span<const float> b, std::span<float> y) {
-  constexpr size_t piece = 1024;  // of the longest, read and written in turns
+  constexpr size_t piece = 64;  // of the longest, read and written in turns: more, and one of them waits for the other
   const size_t pieces = std::max<size_t>(std::max({a.size(), b.size(), y.size()}) / piece, 1);
   float total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)

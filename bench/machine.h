@@ -45,6 +45,8 @@ struct Machine {
   std::vector<Peak> f32, bf16;  // the widths that this processor has, each at its best repetition; bf16 may be empty
   double triad_gb_s = 0, triad_median_gb_s = 0;  // best and median repetition
   double triad_streaming_gb_s = 0;               // best
+  // A cache line's way to another thread and back: how far apart the cores are. 0: there is one thread.
+  double round_trip_ns = 0;
 
   double f32_gflops() const;   // the best width
   double bf16_gflops() const;  // of products of bf16: by what it has for them, or in f32 where that is faster

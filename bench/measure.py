@@ -242,7 +242,8 @@ def combine_machine(found):
         out[key] = max(m[key] for m in found)
     out["triad_median_gb_s"] = statistics.median(m["triad_median_gb_s"] for m in found)
     out["triad_rounds_gb_s"] = [m["triad_median_gb_s"] for m in found]
-    del out["triad_streaming_gb_s"]
+    out["round_trips_ns"] = [m["round_trip_ns"] for m in found]
+    del out["triad_streaming_gb_s"], out["round_trip_ns"]
     return out
 
 

@@ -2,6 +2,7 @@
 //
 //   f32_gflops, bf16_gflops   register-only multiply-adds, best vector width; bf16: the dot product, AMX, or f32's
 //   triad_gb_s                STREAM triad on arrays far larger than the caches
+//   round_trip_ns             a cache line's way from one thread to another and back
 #include <omp.h>
 
 #include <cstdio>

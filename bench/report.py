@@ -11,6 +11,7 @@ import json
 import math
 import pathlib
 import re
+import statistics
 import sys
 
 import limits
@@ -63,6 +64,9 @@ def machine_section(r):
         "",
         f"- Peaks of register-only loops: f32 {m['f32_gflops']:.0f} Gflop/s{bf16}. STREAM triad: best of the run "
         f"{m['triad_gb_s']:.1f} GB/s, median {m['triad_median_gb_s']:.1f} GB/s.",
+        f"- A cache line goes from one core to another and back in {min(m['round_trips_ns']):.0f} to "
+        f"{max(m['round_trips_ns']):.0f} ns, {statistics.median(m['round_trips_ns']):.0f} in the median of "
+        f"{len(m['round_trips_ns'])} measurements.",
         f"- {v['mgic']} ({v['commit']}), oneDNN {v['onednn']}, {v['compiler']}.",
     ]
     for p in r["peers"]:
