@@ -206,7 +206,8 @@ template <class A, int n, int results, int factors, bool transposed, class T>
 HWY_NOINLINE typename A::Cell* pack_units(const RowMap<T>& map, const typename RowMap<T>::Term& term,
                                           typename A::Cell* to) {
   constexpr int turns = factor_turns<A, n, factors>, of_result = results == 1 ? 3 : 0;
-  constexpr bool twice = A::pairs && factors == 1;  // n/2 pairs
+  constexpr int of_row = transposed ? of_result : ~of_result;  // the bits of whatever lies side by side in a row
+  constexpr bool twice = A::pairs && factors == 1;             // n/2 pairs
   const int64_t group = map.width * term.depth, row = transposed ? map.width : term.depth, groups = lanes() / n;
   // In turns: the weights of every second factor from f on, or of all, and of part r of the results.
   const auto turn = [&](const float* p, int f, int r, V* v) HWY_ATTR {
@@ -222,7 +223,7 @@ HWY_NOINLINE typename A::Cell* pack_units(const RowMap<T>& map, const typename R
       }
     });
     straighten<n, 1>(v);
-    each<n>([&](auto k) HWY_ATTR { v[k] = turned < transposed ? k & of_result : k & ~of_result > (v[k]); });
+    each<n>([&](auto k) HWY_ATTR { v[k] = turned<(k & of_row)>(v[k]); });
   };
   const float* const end = term.weights + map.groups * group;
   for (const float* p = term.weights; p < end; p += groups * group) {
