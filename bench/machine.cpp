@@ -25,6 +25,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "backends/cpu/amx.h"
 
@@ -162,8 +163,8 @@ void triad(float* __restrict a, const float* __restrict b, const float* __restri
   for (int64_t i = 0; i < n; ++i) a[i] = b[i] + s * c[i];
 }
 
-// Two threads hand a number back and forth, which each may write only when it is its turn. All threads enter: libgomp
-// ends threads when a smaller team is asked for.
+// Two threads hand a number back and forth, which each may write only when it is its turn; on one core, they let each
+// other run. All threads enter: libgomp ends threads when a smaller team is asked for.
 double round_trip_ns(int threads) {
   if (threads < 2) return 0;
   constexpr int times = 20000;
@@ -173,7 +174,8 @@ double round_trip_ns(int threads) {
   if (const int thread = omp_get_thread_num(); thread < 2 && omp_get_num_threads() > 1) {
     const auto start = Clock::now();
     for (int i = thread; i < 2 * times; i += 2) {
-      while (turn.load(std::memory_order_acquire) != i) continue;
+      for (int waits = 0; turn.load(std::memory_order_acquire) != i; ++waits)
+        if (waits > 10000) std::this_thread::yield();
       turn.store(i + 1, std::memory_order_release);
     }
     if (thread == 0) seconds = std::chrono::duration<double>(Clock::now() - start).count();

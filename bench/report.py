@@ -64,11 +64,13 @@ def machine_section(r):
         "",
         f"- Peaks of register-only loops: f32 {m['f32_gflops']:.0f} Gflop/s{bf16}. STREAM triad: best of the run "
         f"{m['triad_gb_s']:.1f} GB/s, median {m['triad_median_gb_s']:.1f} GB/s.",
-        f"- A cache line goes from one core to another and back in {min(m['round_trips_ns']):.0f} to "
-        f"{max(m['round_trips_ns']):.0f} ns, {statistics.median(m['round_trips_ns']):.0f} in the median of "
-        f"{len(m['round_trips_ns'])} measurements.",
         f"- {v['mgic']} ({v['commit']}), oneDNN {v['onednn']}, {v['compiler']}.",
     ]
+    trips = m["round_trips_ns"]
+    if m["threads"] > 1:
+        lines.insert(-1, f"- A cache line goes from one core to another and back in {min(trips):.0f} to "
+                         f"{max(trips):.0f} ns, {statistics.median(trips):.0f} in the median of {len(trips)} "
+                         "measurements.")
     for p in r["peers"]:
         lines.append(f"- {p['name']} ({p['torch']}, `{p['python']}`, oneDNN {p['onednn'] or 'unknown'}, "
                      f"{p['threads']} threads).")

@@ -31,6 +31,7 @@ TEST_CASE("parts cover a range, none of them empty, and those of an owner get sm
         CHECK(part_begin(n, parts, parts) == n);
         CHECK(std::vector<int64_t>(backwards.rbegin(), backwards.rend()) == forwards);
         for (int64_t size : forwards) CHECK(size > 0);
+        // Of too few items to get smaller, parts differ by the one that does not divide.
         const Deal deal(parts, threads, false);
         for (int part = 0; part < parts; ++part)
           if (const int next = deal.behind(part); next >= 0)
@@ -64,9 +65,10 @@ TEST_CASE("every owner has a stretch of a range, and takes its parts in their or
     for (int owner = 0; owner <= 3; ++owner) CHECK(part_begin(999, 12, 4 * owner, backwards) == 333 * owner);
 }
 
-TEST_CASE("a thread that is 1.5 times as fast as the other finds enough") {
+TEST_CASE("equally fast threads get equal shares, and one that is 1.5 times as fast finds enough") {
   const Machine team(2, "");
   const auto all = sizes(3200, 8, false);
+  CHECK(all[0] + all[1] + all[2] + all[3] == all[4] + all[5] + all[6] + all[7]);
   Deal deal(8, 2, false);
   // Whoever is free takes its next part, or the other one's.
   const double speed[2] = {1.5, 1};
